@@ -1,0 +1,31 @@
+/* PNG in and out (libpng, row API). Every decoder limit is set before the first byte is believed. */
+#ifndef ASDM_BASE_PNG_H
+#define ASDM_BASE_PNG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <asdm/status.h>
+
+struct asdm_image {
+    uint32_t width, height; /* pixels */
+    uint8_t *rgb;           /* height * width * 3, malloc'ed */
+};
+
+enum { ASDM_PNG_SIDE_MAX = 16384 }; /* pixels per side that the reader accepts */
+
+/* Decodes a PNG in memory to 8-bit RGB: palette, grey, 16-bit (scaled), interlaced files and alpha (dropped, the
+ * colours under it are kept, as PIL's convert("RGB") does) all work. `name` starts the error messages. Refused, before
+ * unpacking: more than ASDM_PNG_SIDE_MAX per side or `pixels_max` in all, chunks over 16 MiB other than image
+ * data. ERR_FORMAT; names JPEG, WebP and others where they are handed in instead. */
+enum asdm_status asdm_png_decode(const void *data, size_t size, const char *name, size_t pixels_max,
+                                 struct asdm_image *ret, struct asdm_error *err);
+enum asdm_status asdm_png_read(const char *path, size_t pixels_max, struct asdm_image *ret, struct asdm_error *err);
+void asdm_image_done(struct asdm_image *image);
+
+/* Encodes 8-bit RGB to malloc'ed PNG bytes. `text` is NULL or pairs key, value, key, value, NULL written as tEXt
+ * (iTXt where the value is not Latin-1). The same pixels always give the same bytes. */
+enum asdm_status asdm_png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const char *const *text,
+                                 unsigned char **ret_data, size_t *ret_size, struct asdm_error *err);
+
+#endif

@@ -1,0 +1,165 @@
+/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/size.h"
+#include "cpu/pack.h"
+
+enum { PHASES = 4 };
+
+struct conv2d {
+    struct cpu_op op;
+    struct cpu_product *products[PHASES];
+    const void *weights[PHASES];
+    int count;                             /* 1, or PHASES when folded */
+    const float *bias;
+    size_t enlarged_bytes, product_scratch; /* scratch: the upsampled map (not folded) or one phase, then oneDNN's */
+};
+
+/* ---- moving data */
+
+/* The map upsampled to the size of the output. */
+static void enlarge(const struct conv2d *conv, const struct asdm_run *run, unsigned char *dst) {
+    struct asdm_extent in = conv->op.site.in[ASDM_SRC_X], out = conv->op.site.out;
+    size_t pixel = (size_t)in.channels * conv->op.backend->base.element_bytes;
+#pragma omp parallel for collapse(2)
+    for (int row = 0; row < conv->op.site.rows; row++)
+        for (int64_t y = 0; y < out.height; y++) {
+            const unsigned char *src =
+                cpu_source(&conv->op, run, ASDM_SRC_X, row) + (size_t)(y / 2) * (size_t)in.width * pixel;
+            unsigned char *line = dst + ((size_t)row * (size_t)out.height + (size_t)y) * (size_t)out.width * pixel;
+            for (int64_t x = 0; x < out.width; x++)
+                memcpy(line + (size_t)x * pixel, src + (size_t)(x / 2) * pixel, pixel);
+        }
+}
+
+/* Pixels of one phase to their places in the output. */
+static void spread_phase(const struct conv2d *conv, const struct asdm_run *run, const unsigned char *src, int phase) {
+    struct asdm_extent in = conv->op.site.in[ASDM_SRC_X], out = conv->op.site.out;
+    size_t pixel = (size_t)out.channels * conv->op.backend->base.element_bytes;
+#pragma omp parallel for collapse(2)
+    for (int row = 0; row < conv->op.site.rows; row++)
+        for (int64_t y = 0; y < in.height; y++) {
+            const unsigned char *from = src + ((size_t)row * (size_t)in.height + (size_t)y) * (size_t)in.width * pixel;
+            unsigned char *to = cpu_result(&conv->op, run, row) +
+                                ((size_t)(2 * y + phase / 2) * (size_t)out.width + (size_t)(phase % 2)) * pixel;
+            for (int64_t x = 0; x < in.width; x++)
+                memcpy(to + 2 * (size_t)x * pixel, from + (size_t)x * pixel, pixel);
+        }
+}
+
+/* ---- running */
+
+static void run_direct(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct conv2d *conv = kernel->state;
+    unsigned char *scratch = run->scratch;
+    const void *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
+    cpu_place_residual(&conv->op, run);
+    if (conv->op.site.op->upsample) {
+        enlarge(conv, run, scratch);
+        src = scratch;
+    }
+    cpu_product_run(conv->products[0], src, conv->weights[0], conv->bias, cpu_result(&conv->op, run, 0),
+                    scratch + conv->enlarged_bytes);
+}
+
+static void run_folded(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct conv2d *conv = kernel->state;
+    unsigned char *scratch = run->scratch;
+    const void *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
+    for (int phase = 0; phase < PHASES; phase++) {
+        cpu_product_run(conv->products[phase], src, conv->weights[phase], conv->bias, scratch,
+                        scratch + conv->enlarged_bytes);
+        spread_phase(conv, run, scratch, phase);
+    }
+}
+
+static void destroy(struct asdm_kernel *kernel) {
+    struct conv2d *conv = kernel->state;
+    for (int i = 0; i < PHASES; i++)
+        if (conv->products[i])
+            cpu_product_destroy(&conv->products[i]);
+    free(conv);
+}
+
+/* ---- planning */
+
+static struct cpu_product_shape shape_of(const struct cpu_backend *backend, const struct asdm_site *site) {
+    const struct asdm_op *op = site->op;
+    struct asdm_extent in = op->upsample ? site->out : site->in[ASDM_SRC_X];
+    return (struct cpu_product_shape){.conv = true,
+                                      .bf16 = backend->bf16,
+                                      .rows = site->rows,
+                                      .in_channels = site->in[ASDM_SRC_X].channels,
+                                      .out_channels = site->out.channels,
+                                      .in_height = in.height,
+                                      .in_width = in.width,
+                                      .out_height = site->out.height,
+                                      .out_width = site->out.width,
+                                      .kernel = op->kernel,
+                                      .stride = op->stride,
+                                      .pad_top = op->pad_before,
+                                      .pad_left = op->pad_before,
+                                      .pad_bottom = (site->out.height - 1) * op->stride + op->kernel - in.height - op->pad_before,
+                                      .pad_right = (site->out.width - 1) * op->stride + op->kernel - in.width - op->pad_before,
+                                      .bias = op->bias[0] != ASDM_NONE,
+                                      .accumulate = op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE};
+}
+
+/* Four phases on the small map: exact only when the output is twice as large in both directions. */
+static bool can_fold(const struct asdm_site *site) {
+    return site->op->upsample && site->op->kernel == 3 && site->op->inputs[ASDM_SRC_RESIDUAL] == ASDM_NONE &&
+           site->out.height == 2 * site->in[ASDM_SRC_X].height && site->out.width == 2 * site->in[ASDM_SRC_X].width;
+}
+
+static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, const struct asdm_site *site, int phase) {
+    shape.in_height = shape.out_height = site->in[ASDM_SRC_X].height;
+    shape.in_width = shape.out_width = site->in[ASDM_SRC_X].width;
+    shape.kernel = 2;
+    shape.pad_top = phase / 2 ? 0 : 1;
+    shape.pad_bottom = phase / 2 ? 1 : 0;
+    shape.pad_left = phase % 2 ? 0 : 1;
+    shape.pad_right = phase % 2 ? 1 : 0;
+    return shape;
+}
+
+static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct asdm_error *err) {
+    const struct asdm_site *site = &conv->op.site;
+    struct cpu_product_shape whole = shape_of(conv->op.backend, site);
+    conv->count = folded ? PHASES : 1;
+    for (int i = 0; i < conv->count; i++) {
+        struct cpu_product_shape shape = folded ? phase_shape(whole, site, i) : whole;
+        ASDM_TRY(cpu_product_create(&shape, &conv->products[i], err));
+        struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1};
+        ASDM_TRY(cpu_pack_weights(&pack, &conv->weights[i], err));
+        size_t scratch = cpu_product_scratch_bytes(conv->products[i]);
+        conv->product_scratch = scratch > conv->product_scratch ? scratch : conv->product_scratch;
+    }
+    return cpu_pack_bias(site, &conv->bias, err);
+}
+
+enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
+                                 struct asdm_error *err) {
+    bool folded = can_fold(site);
+    struct asdm_kernel kernel;
+    ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct conv2d), folded ? "onednn folded" : "onednn conv",
+                               folded ? run_folded : run_direct, &kernel, err));
+    struct conv2d *conv = kernel.state;
+    kernel.destroy = destroy;
+    enum asdm_status status = plan_products(conv, folded, err);
+    if (status != ASDM_OK) {
+        destroy(&kernel);
+        return status;
+    }
+    size_t element = backend->base.element_bytes;
+    if (folded)
+        conv->enlarged_bytes = (size_t)site->rows * cpu_tokens(site->in[ASDM_SRC_X]) * (size_t)site->out.channels * element;
+    else if (site->op->upsample)
+        conv->enlarged_bytes = (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
+    conv->enlarged_bytes = asdm_size_align(conv->enlarged_bytes, 64);
+    kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch;
+    kernel.in_place = ASDM_SRC_RESIDUAL;
+    *ret = kernel;
+    return ASDM_OK;
+}

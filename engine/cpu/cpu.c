@@ -1,0 +1,160 @@
+#include "cpu/cpu.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "cpu/cpu_ops.h"
+#include "ops/rewrite.h"
+
+enum { THREADS_MAX = 1024 };
+
+/* ---- operands */
+
+const unsigned char *cpu_source(const struct cpu_op *op, const struct asdm_run *run, int place, int row) {
+    int value = op->site.op->inputs[place];
+    if (value == ASDM_NONE)
+        return NULL;
+    const struct asdm_extent *extent = &op->site.in[place];
+    size_t index = extent->mapped ? (size_t)run->row_maps[extent->rate][row] : (size_t)row;
+    return (const unsigned char *)run->values[value] +
+           index * cpu_row_elements(*extent) * op->backend->base.element_bytes;
+}
+
+unsigned char *cpu_result(const struct cpu_op *op, const struct asdm_run *run, int row) {
+    return (unsigned char *)run->values[op->site.op->output] +
+           (size_t)row * cpu_row_elements(op->site.out) * op->backend->base.element_bytes;
+}
+
+void cpu_place_residual(const struct cpu_op *op, const struct asdm_run *run) {
+    const unsigned char *residual = cpu_source(op, run, ASDM_SRC_RESIDUAL, 0);
+    unsigned char *dst = cpu_result(op, run, 0);
+    if (!residual || residual == dst)
+        return;
+    size_t bytes = (size_t)op->site.rows * cpu_row_elements(op->site.out) * op->backend->base.element_bytes;
+    size_t slice = 1 << 16;
+#pragma omp parallel for
+    for (size_t at = 0; at < bytes; at += slice)
+        memcpy(dst + at, residual + at, bytes - at < slice ? bytes - at : slice);
+}
+
+enum asdm_status cpu_kernel_create(const struct cpu_backend *backend, const struct asdm_site *site, size_t bytes,
+                                   const char *name, void (*run)(const struct asdm_kernel *, const struct asdm_run *),
+                                   struct asdm_kernel *ret, struct asdm_error *err) {
+    struct cpu_op *op = calloc(1, bytes);
+    if (!op)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", site->program->name);
+    op->site = *site;
+    op->backend = backend;
+    *ret = (struct asdm_kernel){name, run, NULL, op, 0, ASDM_NONE};
+    return ASDM_OK;
+}
+
+/* ---- instruction sets */
+
+extern const struct cpu_vector cpu_vector_base_f32, cpu_vector_base_bf16;
+#ifdef __x86_64__
+extern const struct cpu_vector cpu_vector_avx2_f32, cpu_vector_avx2_bf16;
+extern const struct cpu_vector cpu_vector_avx512_f32, cpu_vector_avx512_bf16;
+#endif
+
+const struct cpu_vector *cpu_vector_select(bool bf16) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return bf16 ? &cpu_vector_avx512_bf16 : &cpu_vector_avx512_f32;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return bf16 ? &cpu_vector_avx2_bf16 : &cpu_vector_avx2_f32;
+#endif
+    return bf16 ? &cpu_vector_base_bf16 : &cpu_vector_base_f32;
+}
+
+/* oneDNN computes in bfloat16 where the processor has AVX-512; without bf16 instructions slowly, but right. */
+static bool has_bf16(void) {
+#ifdef __x86_64__
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+    return false;
+#endif
+}
+
+/* ---- threads */
+
+static int processor_count(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* Thread i to the i-th processor that the process may use. */
+static void bind_threads(int threads) {
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || threads > CPU_COUNT(&allowed))
+        return;
+#pragma omp parallel num_threads(threads)
+    {
+        int skip = omp_get_thread_num(), processor = 0;
+        while (!CPU_ISSET(processor, &allowed) || skip-- > 0)
+            processor++;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(processor, &one);
+        sched_setaffinity(0, sizeof one, &one);
+    }
+}
+
+/* ---- the back end */
+
+static enum asdm_status plan(struct asdm_backend *base, const struct asdm_site *site, struct asdm_kernel *ret,
+                             struct asdm_error *err) {
+    const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    switch (site->op->kind) {
+    case ASDM_OP_CONV2D:
+        return cpu_plan_conv2d(backend, site, ret, err);
+    case ASDM_OP_LINEAR:
+        return cpu_plan_linear(backend, site, ret, err);
+    case ASDM_OP_GROUP_NORM:
+    case ASDM_OP_LAYER_NORM:
+        return cpu_plan_norm(backend, site, ret, err);
+    case ASDM_OP_ATTENTION:
+        return cpu_plan_attention(backend, site, ret, err);
+    default:
+        return cpu_plan_simple(backend, site, ret, err);
+    }
+}
+
+static void begin(struct asdm_backend *base) {
+    omp_set_num_threads(((struct cpu_backend *)base)->threads);
+}
+
+static enum asdm_status create(int device, int threads, enum asdm_model_dtype dtype, struct asdm_backend **ret,
+                               struct asdm_error *err) {
+    (void)device;
+    bool bf16 = dtype == ASDM_DTYPE_BF16;
+    if (dtype == ASDM_DTYPE_FP16)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\" computes in fp32 or bf16, not in fp16");
+    if (bf16 && !has_bf16())
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\": this processor has no AVX-512, which bf16 needs; use fp32");
+    if (threads < 0 || threads > THREADS_MAX)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "threads: must be from 0 to %d, is %d", THREADS_MAX, threads);
+    struct cpu_backend *backend = calloc(1, sizeof *backend);
+    if (!backend)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the CPU back end");
+    backend->base = (struct asdm_backend){&asdm_cpu_class, bf16 ? ASDM_DTYPE_BF16 : ASDM_DTYPE_FP32, bf16 ? 2 : 4};
+    backend->bf16 = bf16;
+    backend->vector = cpu_vector_select(bf16);
+    backend->threads = threads ? threads : processor_count();
+    omp_set_dynamic(0);
+    omp_set_num_threads(backend->threads);
+    if (threads)
+        bind_threads(threads);
+    *ret = &backend->base;
+    return ASDM_OK;
+}
+
+static void destroy(struct asdm_backend *backend) {
+    free(backend);
+}
+
+const struct asdm_backend_class asdm_cpu_class = {"cpu", ASDM_REWRITE_ALL, create, destroy, plan, begin};

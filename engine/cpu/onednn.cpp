@@ -1,0 +1,283 @@
+#include "cpu/onednn.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+extern "C" {
+#include "base/error.h"
+}
+
+using dnnl::memory;
+
+namespace {
+
+/* One engine and stream for the process; both live until it ends. */
+dnnl::engine &the_engine() {
+    static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    return engine;
+}
+
+dnnl::stream &the_stream() {
+    static dnnl::stream stream(the_engine());
+    return stream;
+}
+
+} // namespace
+
+struct cpu_product {
+    dnnl::primitive primitive;
+    memory src, weights, bias, dst, scratch;
+    dnnl_exec_arg_t args[5];
+    int arg_count;
+    memory::desc plain;
+    std::string layout, name;
+};
+
+namespace {
+
+/* ---- differences between oneDNN 2 and 3 */
+
+#if DNNL_VERSION_MAJOR >= 3
+struct layout_view {
+    memory::dims dims, strides, blocks, order;
+};
+
+layout_view view(const memory::desc &desc) {
+    return {desc.get_padded_dims(), desc.get_strides(), desc.get_inner_blks(), desc.get_inner_idxs()};
+}
+
+dnnl::convolution_forward::primitive_desc make_conv(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+                                                    const memory::desc &dst, const memory::dims &strides,
+                                                    const memory::dims &before, const memory::dims &after,
+                                                    const dnnl::primitive_attr &attr) {
+    return dnnl::convolution_forward::primitive_desc(the_engine(), dnnl::prop_kind::forward_inference,
+                                                     dnnl::algorithm::convolution_direct, src, weights, bias, dst, strides,
+                                                     before, after, attr);
+}
+
+dnnl::matmul::primitive_desc make_matmul(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+                                         const memory::desc &dst, const dnnl::primitive_attr &attr) {
+    return dnnl::matmul::primitive_desc(the_engine(), src, weights, bias, dst, attr);
+}
+
+void append_activation(dnnl::post_ops &ops, dnnl::algorithm algorithm, float alpha) {
+    ops.append_eltwise(algorithm, alpha, 0.0f);
+}
+#else
+struct layout_view {
+    memory::dims dims, strides, blocks, order;
+};
+
+layout_view view(const memory::desc &desc) {
+    const dnnl_memory_desc_t &d = desc.data;
+    const dnnl_blocking_desc_t &b = d.format_desc.blocking;
+    return {memory::dims(d.padded_dims, d.padded_dims + d.ndims), memory::dims(b.strides, b.strides + d.ndims),
+            memory::dims(b.inner_blks, b.inner_blks + b.inner_nblks), memory::dims(b.inner_idxs, b.inner_idxs + b.inner_nblks)};
+}
+
+dnnl::convolution_forward::primitive_desc make_conv(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+                                                    const memory::desc &dst, const memory::dims &strides,
+                                                    const memory::dims &before, const memory::dims &after,
+                                                    const dnnl::primitive_attr &attr) {
+    dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
+                                         weights, bias, dst, strides, before, after);
+    return dnnl::convolution_forward::primitive_desc(desc, attr, the_engine());
+}
+
+dnnl::matmul::primitive_desc make_matmul(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+                                         const memory::desc &dst, const dnnl::primitive_attr &attr) {
+    dnnl::matmul::desc desc(src, weights, bias, dst);
+    return dnnl::matmul::primitive_desc(desc, attr, the_engine());
+}
+
+void append_activation(dnnl::post_ops &ops, dnnl::algorithm algorithm, float alpha) {
+    ops.append_eltwise(1.0f, algorithm, alpha, 0.0f);
+}
+#endif
+
+/* ---- descriptors */
+
+memory::data_type element_type(const cpu_product_shape &s) {
+    return s.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+void append_activation(dnnl::post_ops &ops, enum asdm_activation activation) {
+    switch (activation) {
+    case ASDM_ACT_SILU:
+        append_activation(ops, dnnl::algorithm::eltwise_swish, 1.0f);
+        break;
+    case ASDM_ACT_QUICK_GELU:
+        append_activation(ops, dnnl::algorithm::eltwise_swish, 1.702f);
+        break;
+    case ASDM_ACT_GELU:
+        append_activation(ops, dnnl::algorithm::eltwise_gelu_erf, 0.0f);
+        break;
+    case ASDM_ACT_GELU_TANH:
+        append_activation(ops, dnnl::algorithm::eltwise_gelu_tanh, 0.0f);
+        break;
+    case ASDM_ACT_RELU:
+        append_activation(ops, dnnl::algorithm::eltwise_relu, 0.0f);
+        break;
+    case ASDM_ACT_NONE:
+        break;
+    }
+}
+
+dnnl::primitive_attr make_attr(const cpu_product_shape &s) {
+    dnnl::primitive_attr attr;
+    dnnl::post_ops ops;
+    append_activation(ops, s.activation);
+    if (s.accumulate)
+        ops.append_sum(1.0f);
+    attr.set_post_ops(ops);
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return attr;
+}
+
+/* Equal texts for equal layouts: padded sizes, strides and inner blocks. */
+std::string describe(const memory::desc &desc) {
+    layout_view v = view(desc);
+    std::string text;
+    for (const memory::dims *list : {&v.dims, &v.strides, &v.blocks, &v.order}) {
+        for (memory::dim n : *list)
+            text += std::to_string(n) + ",";
+        text += ";";
+    }
+    return text;
+}
+
+void add_arg(cpu_product *p, int index, const memory &argument) {
+    p->args[p->arg_count++] = {index, argument.get()};
+}
+
+template <typename primitive_desc> void finish(cpu_product *p, const cpu_product_shape &s, const primitive_desc &pd) {
+    p->name = pd.impl_info_str();
+    p->layout = describe(pd.weights_desc());
+    p->src = memory(pd.src_desc(), the_engine(), nullptr);
+    p->weights = memory(pd.weights_desc(), the_engine(), nullptr);
+    p->dst = memory(pd.dst_desc(), the_engine(), nullptr);
+    p->scratch = memory(pd.scratchpad_desc(), the_engine(), nullptr);
+    p->arg_count = 0;
+    add_arg(p, DNNL_ARG_SRC, p->src);
+    add_arg(p, DNNL_ARG_WEIGHTS, p->weights);
+    add_arg(p, DNNL_ARG_DST, p->dst);
+    add_arg(p, DNNL_ARG_SCRATCHPAD, p->scratch);
+    if (s.bias) {
+        p->bias = memory(pd.bias_desc(), the_engine(), nullptr);
+        add_arg(p, DNNL_ARG_BIAS, p->bias);
+    }
+}
+
+void create_conv(cpu_product *p, const cpu_product_shape &s) {
+    using tag = memory::format_tag;
+    memory::data_type type = element_type(s);
+    memory::desc src({s.rows, s.in_channels, s.in_height, s.in_width}, type, tag::nhwc);
+    memory::desc weights({s.out_channels, s.in_channels, s.kernel, s.kernel}, type, tag::any);
+    memory::desc bias;
+    if (s.bias)
+        bias = memory::desc({s.out_channels}, memory::data_type::f32, tag::a);
+    memory::dims dst_dims = {s.rows, s.out_channels, s.out_height, s.out_width};
+    memory::desc dst(dst_dims, type, tag::nhwc);
+    if (s.dst_pixel)
+        dst = memory::desc(dst_dims, type, memory::dims{s.dst_line * s.out_height, 1, s.dst_line, s.dst_pixel});
+    p->plain = memory::desc({s.out_channels, s.in_channels, s.kernel, s.kernel}, type, tag::oihw);
+    auto pd = make_conv(src, weights, bias, dst, {s.stride, s.stride}, {s.pad_top, s.pad_left}, {s.pad_bottom, s.pad_right},
+                        make_attr(s));
+    p->primitive = dnnl::convolution_forward(pd);
+    finish(p, s, pd);
+}
+
+void create_matmul(cpu_product *p, const cpu_product_shape &s) {
+    using tag = memory::format_tag;
+    memory::data_type type = element_type(s);
+    memory::desc src({s.rows, s.in_channels}, type, tag::ab);
+    memory::desc weights({s.in_channels, s.out_channels}, type, tag::any);
+    memory::desc bias;
+    if (s.bias)
+        bias = memory::desc({1, s.out_channels}, memory::data_type::f32, tag::ab);
+    memory::desc dst({s.rows, s.out_channels}, type, tag::ab);
+    p->plain = memory::desc({s.in_channels, s.out_channels}, type, tag::ba);
+    auto pd = make_matmul(src, weights, bias, dst, make_attr(s));
+    p->primitive = dnnl::matmul(pd);
+    finish(p, s, pd);
+}
+
+enum asdm_status translate(const dnnl::error &error, struct asdm_error *err) {
+    enum asdm_status status = error.status == dnnl_out_of_memory   ? ASDM_ERR_MEMORY
+                              : error.status == dnnl_unimplemented ? ASDM_ERR_UNSUPPORTED
+                                                                   : ASDM_ERR_DEVICE;
+    return asdm_fail(err, status, "oneDNN: %s", error.what());
+}
+
+} // namespace
+
+enum asdm_status cpu_product_create(const struct cpu_product_shape *shape, struct cpu_product **ret,
+                                    struct asdm_error *err) {
+    cpu_product *p = new (std::nothrow) cpu_product();
+    if (!p)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan a product");
+    try {
+        if (shape->conv)
+            create_conv(p, *shape);
+        else
+            create_matmul(p, *shape);
+    } catch (const dnnl::error &error) {
+        delete p;
+        return translate(error, err);
+    } catch (const std::bad_alloc &) {
+        delete p;
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan a product");
+    }
+    *ret = p;
+    return ASDM_OK;
+}
+
+void cpu_product_destroy(struct cpu_product **product) {
+    delete *product;
+    *product = nullptr;
+}
+
+size_t cpu_product_weight_bytes(const struct cpu_product *product) {
+    return product->weights.get_desc().get_size();
+}
+
+size_t cpu_product_scratch_bytes(const struct cpu_product *product) {
+    return product->scratch.get_desc().get_size();
+}
+
+const char *cpu_product_layout(const struct cpu_product *product) {
+    return product->layout.c_str();
+}
+
+const char *cpu_product_name(const struct cpu_product *product) {
+    return product->name.c_str();
+}
+
+enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst, struct asdm_error *err) {
+    try {
+        memory from(product->plain, the_engine(), const_cast<void *>(plain));
+        memory to(product->weights.get_desc(), the_engine(), dst);
+        dnnl::reorder(from, to).execute(the_stream(), from, to);
+        the_stream().wait();
+    } catch (const dnnl::error &error) {
+        return translate(error, err);
+    }
+    return ASDM_OK;
+}
+
+void cpu_product_run(struct cpu_product *p, const void *src, const void *weights, const float *bias, void *dst,
+                     void *scratch) {
+    dnnl_memory_set_data_handle(p->src.get(), const_cast<void *>(src));
+    dnnl_memory_set_data_handle(p->weights.get(), const_cast<void *>(weights));
+    dnnl_memory_set_data_handle(p->dst.get(), dst);
+    dnnl_memory_set_data_handle(p->scratch.get(), scratch);
+    if (bias)
+        dnnl_memory_set_data_handle(p->bias.get(), const_cast<float *>(bias));
+    /* The C call: the C++ one builds a map of its arguments each time. */
+    dnnl_status_t status = dnnl_primitive_execute(p->primitive.get(), the_stream().get(), p->arg_count, p->args);
+    ASDM_ASSERT(status == dnnl_success);
+}

@@ -1,0 +1,72 @@
+/* What a back end offers to the planner: kernels for operations, and memory. Vendor headers stay behind this. */
+#ifndef ASDM_BACKEND_H
+#define ASDM_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <asdm/model.h>
+#include "ops/program.h"
+#include "ops/weights.h"
+
+/* What a kernel finds when it runs. */
+struct asdm_run {
+    void *const *values;                       /* address of each of the program's values: row 0 */
+    const int32_t *const *row_maps;            /* by rate: row of the run -> row of a value of that rate */
+    void *scratch;                             /* at least the kernel's scratch_bytes, 64-byte aligned */
+};
+
+/* One planned operation. `run` only computes: no allocation, no shape logic, no failure. */
+struct asdm_kernel {
+    const char *name; /* of the implementation, for profiles */
+    void (*run)(const struct asdm_kernel *kernel, const struct asdm_run *run);
+    void (*destroy)(struct asdm_kernel *kernel); /* may be NULL */
+    void *state;
+    size_t scratch_bytes;
+    int in_place; /* place in op->inputs of the operand that the result may overwrite, or ASDM_NONE */
+};
+
+/* An operation with its sizes: all that a candidate needs to decide whether it fits. */
+struct asdm_site {
+    const struct asdm_program *program;
+    const struct asdm_op *op;
+    struct asdm_weight_store *weights;
+    int rows;
+    struct asdm_extent {
+        int64_t height, width, channels;
+        bool mapped;         /* read through the row map of `rate` */
+        enum asdm_rate rate;
+    } in[ASDM_SRC_COUNT], out;
+};
+
+struct asdm_backend;
+
+/* One row per back end in the registry (ops/registry.c). */
+struct asdm_backend_class {
+    const char *name;  /* "ref", "cpu", "cuda" */
+    unsigned rewrites; /* enum asdm_rewrite, those its kernels accept */
+    /* `device` is the number after the colon, `threads` 0 for all processors. ERR_UNSUPPORTED when this machine or build cannot. */
+    enum asdm_status (*create)(int device, int threads, enum asdm_model_dtype dtype, struct asdm_backend **ret,
+                               struct asdm_error *err);
+    void (*destroy)(struct asdm_backend *backend);
+    /* The first candidate that fits. Lays out the weights it needs. */
+    enum asdm_status (*plan)(struct asdm_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
+                             struct asdm_error *err);
+    /* Before a plan is made or run on the calling thread; may be NULL. */
+    void (*begin)(struct asdm_backend *backend);
+};
+
+/* A back end in use. Its own state follows in the structure that embeds this one. */
+struct asdm_backend {
+    const struct asdm_backend_class *class;
+    enum asdm_model_dtype dtype;
+    size_t element_bytes; /* of a value between operations */
+};
+
+/* Finds the class by device name, "auto" or "cuda:1" (that number in *ret_device). Unknown or not in this build: ERR_ARGUMENT or
+ * ERR_UNSUPPORTED in words, listing what there is. */
+enum asdm_status asdm_backend_find(const char *device, const struct asdm_backend_class **ret, int *ret_device,
+                                   struct asdm_error *err);
+
+#endif

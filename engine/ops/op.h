@@ -1,0 +1,85 @@
+/* Operations: what a model is made of. A value is a batch of rows; each row is a grid of tokens with `channels` numbers
+ * each, channels innermost, so a feature map (NHWC), a token sequence (1 x n) and a vector (1 x 1) are one thing and
+ * flattening a map into a sequence costs nothing. */
+#ifndef ASDM_OP_H
+#define ASDM_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How often a value changes. It follows from the inputs: an operation that reads two rates gives the faster one, and prompt with
+ * schedule gives step. A value slower than its reader is read through a map from the reader's rows to the value's own. */
+enum asdm_rate {
+    ASDM_RATE_PROMPT,   /* once per prompt: keys and values of every cross-attention */
+    ASDM_RATE_SCHEDULE, /* once per timestep of a schedule: time embeddings and their projections */
+    ASDM_RATE_STEP,     /* every step (every call, in programs that have no steps) */
+    ASDM_RATE_COUNT
+};
+
+/* A size that may depend on the picture: constant, or ceil(H / 2^level), ceil(W / 2^level) where H, W are the latents' height
+ * and width; negative levels multiply (pixels are level -3). */
+enum asdm_dim_kind { ASDM_DIM_CONST, ASDM_DIM_HEIGHT, ASDM_DIM_WIDTH };
+struct asdm_dim {
+    enum asdm_dim_kind kind;
+    int n; /* the constant, or the level */
+};
+
+enum asdm_op_kind {
+    ASDM_OP_IMPORT,             /* float32 of the caller -> the back end's type; see nchw */
+    ASDM_OP_EXPORT,             /* the back end's type -> float32 of the caller */
+    ASDM_OP_EMBEDDING,          /* int32 ids -> row of weight[0] plus row of weight[1] by position */
+    ASDM_OP_TIMESTEP_EMBEDDING, /* float32 t -> sinusoids (Vaswani et al. 2017; flip_sin_to_cos, freq_shift as in DDPM) */
+    ASDM_OP_CONV2D,
+    ASDM_OP_LINEAR,             /* also every 1x1 convolution */
+    ASDM_OP_GROUP_NORM,
+    ASDM_OP_LAYER_NORM,
+    ASDM_OP_ATTENTION,
+    ASDM_OP_ACTIVATION,
+    ASDM_OP_GEGLU,              /* a * gelu(b), a and b being the halves of the channels */
+    ASDM_OP_ADD,                /* x + residual, or x + row_bias (one vector per row, added to every token) */
+    ASDM_OP_CONCAT,             /* channels of x, then channels of x2 */
+    ASDM_OP_UPSAMPLE,           /* nearest: output (i, j) = input (i / 2, j / 2) */
+    ASDM_OP_KIND_COUNT
+};
+
+enum asdm_activation { ASDM_ACT_NONE, ASDM_ACT_SILU, ASDM_ACT_GELU /* erf */, ASDM_ACT_GELU_TANH, ASDM_ACT_QUICK_GELU, ASDM_ACT_RELU };
+
+/* Places of the operands in `inputs`. */
+enum {
+    ASDM_SRC_X = 0,
+    ASDM_SRC_X2 = 1,       /* second source: its channels follow those of x (concat, linear, group_norm) */
+    ASDM_SRC_RESIDUAL = 2, /* added to the result (conv2d, linear, add) */
+    ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add) */
+    ASDM_SRC_Q = 0, ASDM_SRC_K = 1, ASDM_SRC_V = 2, /* attention */
+    ASDM_SRC_COUNT = 4
+};
+
+enum { ASDM_PARTS_MAX = 3, ASDM_NONE = -1 };
+
+/* One operation. Fields that a kind does not use are zero (value and weight numbers: ASDM_NONE). The fused forms (activation,
+ * residual, x2, row_bias, upsample, geglu, several parts) are written by the rewrites, never by a model. */
+struct asdm_op {
+    enum asdm_op_kind kind;
+    int inputs[ASDM_SRC_COUNT]; /* values */
+    int output;                 /* value */
+    /* conv2d [out, in, k, k]; linear [out, in], `parts` of them stacked along the output; norms: gain, and bias;
+     * embedding: weight[0] tokens, weight[1] positions */
+    int weight[ASDM_PARTS_MAX], bias[ASDM_PARTS_MAX];
+    int parts;
+    enum asdm_activation activation; /* on the result before the residual (linear, group_norm, activation) */
+    int kernel, stride, pad_before, pad_after; /* conv2d; padding at top and left, at bottom and right */
+    bool upsample;              /* conv2d: x is upsampled first */
+    bool geglu;                 /* linear: GEGLU on the result */
+    int groups;                 /* group_norm */
+    float eps;                  /* norms, inside the square root */
+    int heads, head_dim;        /* attention; softmax(q k' / sqrt(head_dim)) v */
+    bool causal;                /* attention: token i sees tokens 0 .. i */
+    int channel[3];             /* attention: first channel of q, k, v in their values */
+    bool flip_sin_to_cos;       /* timestep_embedding: cosines first */
+    float freq_shift;
+    bool nchw;                  /* import, export: the caller's rows are channel planes; otherwise channels innermost */
+};
+
+const char *asdm_op_kind_name(enum asdm_op_kind kind);
+
+#endif

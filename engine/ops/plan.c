@@ -1,0 +1,329 @@
+#include "ops/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/size.h"
+
+enum { ALIGNMENT = 64 };
+
+/* Where a value lives, and from which to which step of the plan. */
+struct placement {
+    bool bound, used;
+    int first, last; /* steps; the value that an in-place result continues ends where it starts */
+    int alias_of;    /* value whose memory this one takes over, or ASDM_NONE */
+    size_t bytes, offset;
+};
+
+struct asdm_plan {
+    const struct asdm_program *program;
+    struct asdm_backend *backend;
+    enum asdm_rate rate;
+    int rows, height, width;
+    int step_count;
+    struct asdm_site *sites;     /* [step_count] */
+    struct asdm_kernel *kernels; /* [step_count] */
+    struct placement *places;    /* [value_count] */
+    void **values;               /* [value_count] */
+    const int32_t *row_maps[ASDM_RATE_COUNT];
+    unsigned char *memory;
+    size_t memory_bytes, scratch_offset;
+};
+
+/* ---- sizes */
+
+/* The caller's side of import, export, embedding and timestep_embedding is in 4-byte numbers. */
+static size_t element_bytes(const struct asdm_plan *plan, int value) {
+    const struct asdm_program *p = plan->program;
+    if (p->values[value].producer == ASDM_NONE && p->values[value].rate == plan->rate)
+        return 4;
+    int producer = p->values[value].producer;
+    return producer != ASDM_NONE && p->ops[producer].kind == ASDM_OP_EXPORT ? 4 : plan->backend->element_bytes;
+}
+
+static bool row_bytes(const struct asdm_plan *plan, int value, size_t *ret) {
+    const struct asdm_value *v = &plan->program->values[value];
+    size_t bytes = element_bytes(plan, value);
+    return asdm_size_mul(bytes, (size_t)v->channels, &bytes) &&
+           asdm_size_mul(bytes, (size_t)asdm_dim_resolve(v->height, plan->height, plan->width), &bytes) &&
+           asdm_size_mul(bytes, (size_t)asdm_dim_resolve(v->width, plan->height, plan->width), ret);
+}
+
+size_t asdm_plan_row_bytes(const struct asdm_plan *plan, int value) {
+    size_t bytes = 0;
+    bool fits = row_bytes(plan, value, &bytes);
+    ASDM_ASSERT(fits);
+    return bytes;
+}
+
+static struct asdm_extent extent_of(const struct asdm_plan *plan, int value) {
+    const struct asdm_value *v = &plan->program->values[value];
+    return (struct asdm_extent){.height = asdm_dim_resolve(v->height, plan->height, plan->width),
+                                .width = asdm_dim_resolve(v->width, plan->height, plan->width),
+                                .channels = v->channels,
+                                .mapped = v->rate != plan->rate,
+                                .rate = v->rate};
+}
+
+/* ---- planning */
+
+static void list_steps(struct asdm_plan *plan, struct asdm_weight_store *weights) {
+    const struct asdm_program *p = plan->program;
+    for (int i = 0; i < p->op_count; i++) {
+        const struct asdm_op *op = &p->ops[i];
+        if (asdm_program_op_rate(p, op) != plan->rate)
+            continue;
+        struct asdm_site *site = &plan->sites[plan->step_count++];
+        *site = (struct asdm_site){.program = p, .op = op, .weights = weights, .rows = plan->rows};
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (op->inputs[j] != ASDM_NONE)
+                site->in[j] = extent_of(plan, op->inputs[j]);
+        site->out = extent_of(plan, op->output);
+    }
+}
+
+static enum asdm_status too_large(const struct asdm_plan *plan, struct asdm_error *err) {
+    return asdm_fail(err, ASDM_ERR_MEMORY, "%d row(s) of %d x %d latents are more than this machine can address",
+                     plan->rows, plan->height, plan->width);
+}
+
+/* Sizes and lifetimes. A value is bound when the caller or another rate makes or reads it. */
+static enum asdm_status find_lifetimes(struct asdm_plan *plan, struct asdm_error *err) {
+    const struct asdm_program *p = plan->program;
+    for (int v = 0; v < p->value_count; v++) {
+        struct placement *place = &plan->places[v];
+        *place = (struct placement){.first = -1, .last = -1, .alias_of = ASDM_NONE};
+        place->bound = p->values[v].producer == ASDM_NONE || p->values[v].output || p->values[v].rate != plan->rate;
+        if (!row_bytes(plan, v, &place->bytes) || !asdm_size_mul(place->bytes, (size_t)plan->rows, &place->bytes) ||
+            place->bytes > SIZE_MAX / 4)
+            return too_large(plan, err);
+        place->bytes = asdm_size_align(place->bytes, ALIGNMENT);
+    }
+    for (int i = 0; i < p->op_count; i++)
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (p->ops[i].inputs[j] != ASDM_NONE && asdm_program_op_rate(p, &p->ops[i]) != plan->rate)
+                plan->places[p->ops[i].inputs[j]].bound = true;
+    for (int step = 0; step < plan->step_count; step++) {
+        const struct asdm_op *op = plan->sites[step].op;
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (op->inputs[j] != ASDM_NONE) {
+                plan->places[op->inputs[j]].last = step;
+                plan->places[op->inputs[j]].used = true;
+            }
+        struct placement *result = &plan->places[op->output];
+        result->first = step;
+        result->last = result->last > step ? result->last : step;
+        result->used = true;
+    }
+    return ASDM_OK;
+}
+
+/* Refuses what cannot fit before weights are laid out or kernels built: no step needs less than its own operands. */
+static enum asdm_status check_least_memory(const struct asdm_plan *plan, struct asdm_error *err) {
+    size_t most = 0;
+    for (int step = 0; step < plan->step_count; step++) {
+        const struct asdm_op *op = plan->sites[step].op;
+        size_t bytes = plan->places[op->output].bytes;
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (op->inputs[j] != ASDM_NONE && !asdm_size_add(bytes, plan->places[op->inputs[j]].bytes, &bytes))
+                return too_large(plan, err);
+        most = bytes > most ? bytes : most;
+    }
+    return asdm_memory_check(most, "a picture of this size", err);
+}
+
+static enum asdm_status plan_kernels(struct asdm_plan *plan, struct asdm_error *err) {
+    if (plan->backend->class->begin)
+        plan->backend->class->begin(plan->backend);
+    for (int step = 0; step < plan->step_count; step++) {
+        struct asdm_kernel *kernel = &plan->kernels[step];
+        kernel->in_place = ASDM_NONE;
+        ASDM_TRY(plan->backend->class->plan(plan->backend, &plan->sites[step], kernel, err));
+    }
+    return ASDM_OK;
+}
+
+/* A result may overwrite an operand that nobody reads later and that is as large. */
+static void alias_in_place(struct asdm_plan *plan) {
+    for (int step = 0; step < plan->step_count; step++) {
+        const struct asdm_op *op = plan->sites[step].op;
+        int place = plan->kernels[step].in_place;
+        if (place == ASDM_NONE || op->inputs[place] == ASDM_NONE)
+            continue;
+        int source = op->inputs[place];
+        struct placement *from = &plan->places[source], *to = &plan->places[op->output];
+        int reads = 0;
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            reads += op->inputs[j] == source;
+        if (from->bound || to->bound || from->last != step || from->bytes != to->bytes || reads != 1)
+            continue;
+        to->alias_of = source;
+    }
+}
+
+static int root_of(const struct asdm_plan *plan, int value) {
+    while (plan->places[value].alias_of != ASDM_NONE)
+        value = plan->places[value].alias_of;
+    return value;
+}
+
+static int by_size(const void *a, const void *b, void *places) {
+    size_t x = ((const struct placement *)places)[*(const int *)a].bytes;
+    size_t y = ((const struct placement *)places)[*(const int *)b].bytes;
+    return x < y ? 1 : x > y ? -1 : *(const int *)a - *(const int *)b;
+}
+
+/* Lowest offset at which `value` meets no placed value that lives at the same time: largest values first. */
+static size_t find_offset(const struct asdm_plan *plan, const int *placed, int count, int value) {
+    const struct placement *places = plan->places;
+    size_t offset = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int i = 0; i < count; i++) {
+            const struct placement *other = &places[placed[i]];
+            if (other->first <= places[value].last && places[value].first <= other->last &&
+                offset < other->offset + other->bytes && other->offset < offset + places[value].bytes) {
+                offset = other->offset + other->bytes;
+                moved = true;
+            }
+        }
+    }
+    return offset;
+}
+
+static enum asdm_status place_values(struct asdm_plan *plan, struct asdm_error *err) {
+    int value_count = plan->program->value_count, count = 0;
+    int *order = calloc((size_t)value_count + 1, sizeof *order);
+    if (!order)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", plan->program->name);
+    for (int v = value_count - 1; v >= 0; v--) { /* an alias comes after its root */
+        struct placement *place = &plan->places[v], *root = &plan->places[root_of(plan, v)];
+        if (place->used && root->last < place->last)
+            root->last = place->last;
+    }
+    for (int v = 0; v < value_count; v++)
+        if (plan->places[v].used && !plan->places[v].bound && plan->places[v].alias_of == ASDM_NONE)
+            order[count++] = v;
+    qsort_r(order, (size_t)count, sizeof *order, by_size, plan->places);
+    for (int i = 0; i < count; i++) {
+        struct placement *place = &plan->places[order[i]];
+        place->offset = find_offset(plan, order, i, order[i]);
+        if (place->offset + place->bytes > plan->memory_bytes)
+            plan->memory_bytes = place->offset + place->bytes;
+    }
+    free(order);
+    return ASDM_OK;
+}
+
+static enum asdm_status allocate(struct asdm_plan *plan, struct asdm_error *err) {
+    size_t scratch = 0;
+    for (int step = 0; step < plan->step_count; step++)
+        if (plan->kernels[step].scratch_bytes > scratch)
+            scratch = plan->kernels[step].scratch_bytes;
+    plan->scratch_offset = plan->memory_bytes;
+    if (!asdm_size_add(plan->memory_bytes, asdm_size_align(scratch, ALIGNMENT), &plan->memory_bytes))
+        return too_large(plan, err);
+    void *memory;
+    ASDM_TRY(asdm_memory_map(plan->memory_bytes, "a picture of this size", &memory, err));
+    plan->memory = memory;
+    for (int v = 0; v < plan->program->value_count; v++)
+        if (plan->places[v].used && !plan->places[v].bound)
+            plan->values[v] = plan->memory + plan->places[root_of(plan, v)].offset;
+    return ASDM_OK;
+}
+
+enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asdm_backend *backend,
+                                  struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
+                                  int width, struct asdm_plan **ret, struct asdm_error *err) {
+    ASDM_ASSERT(rows > 0 && height > 0 && width > 0);
+    size_t ops = (size_t)program->op_count + 1, values = (size_t)program->value_count + 1;
+    struct asdm_plan *plan = calloc(1, sizeof *plan);
+    enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", program->name);
+    if (!plan)
+        return status;
+    *plan = (struct asdm_plan){.program = program, .backend = backend, .rate = rate, .rows = rows, .height = height,
+                               .width = width};
+    plan->sites = calloc(ops, sizeof *plan->sites);
+    plan->kernels = calloc(ops, sizeof *plan->kernels);
+    plan->places = calloc(values, sizeof *plan->places);
+    plan->values = calloc(values, sizeof *plan->values);
+    if (!plan->sites || !plan->kernels || !plan->places || !plan->values)
+        goto fail;
+    list_steps(plan, weights);
+    if ((status = find_lifetimes(plan, err)) != ASDM_OK || (status = check_least_memory(plan, err)) != ASDM_OK ||
+        (status = plan_kernels(plan, err)) != ASDM_OK)
+        goto fail;
+    alias_in_place(plan);
+    if ((status = place_values(plan, err)) != ASDM_OK || (status = allocate(plan, err)) != ASDM_OK)
+        goto fail;
+    *ret = plan;
+    return ASDM_OK;
+fail:
+    asdm_plan_destroy(&plan);
+    return status;
+}
+
+void asdm_plan_destroy(struct asdm_plan **plan) {
+    struct asdm_plan *p = *plan;
+    if (!p)
+        return;
+    for (int step = 0; p->kernels && step < p->step_count; step++)
+        if (p->kernels[step].destroy)
+            p->kernels[step].destroy(&p->kernels[step]);
+    asdm_memory_unmap(p->memory, p->memory_bytes);
+    free(p->sites);
+    free(p->kernels);
+    free(p->places);
+    free(p->values);
+    free(p);
+    *plan = NULL;
+}
+
+/* ---- running */
+
+void asdm_plan_bind(struct asdm_plan *plan, int value, void *memory) {
+    ASDM_ASSERT(plan->places[value].bound);
+    plan->values[value] = memory;
+}
+
+void asdm_plan_map_rows(struct asdm_plan *plan, enum asdm_rate rate, const int32_t *map) {
+    plan->row_maps[rate] = map;
+}
+
+bool asdm_plan_is_bound_value(const struct asdm_plan *plan, int value) {
+    return plan->places[value].used && plan->places[value].bound;
+}
+
+size_t asdm_plan_bytes(const struct asdm_plan *plan) {
+    return plan->memory_bytes;
+}
+
+static struct asdm_run begin_run(const struct asdm_plan *plan) {
+    if (plan->backend->class->begin)
+        plan->backend->class->begin(plan->backend);
+    return (struct asdm_run){plan->values, plan->row_maps, plan->memory + plan->scratch_offset};
+}
+
+void asdm_plan_run(const struct asdm_plan *plan) {
+    struct asdm_run run = begin_run(plan);
+    for (int step = 0; step < plan->step_count; step++)
+        plan->kernels[step].run(&plan->kernels[step], &run);
+}
+
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+void asdm_plan_profile(const struct asdm_plan *plan, asdm_plan_report *report, void *user) {
+    struct asdm_run run = begin_run(plan);
+    for (int step = 0; step < plan->step_count; step++) {
+        double start = seconds_now();
+        plan->kernels[step].run(&plan->kernels[step], &run);
+        report(user, &plan->sites[step], &plan->kernels[step], seconds_now() - start);
+    }
+}

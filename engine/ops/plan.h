@@ -1,0 +1,36 @@
+/* A plan: one rate of a program, for a number of rows and a picture size, on a back end. Kernels chosen, memory assigned by
+ * lifetime, weights laid out; running it only executes. */
+#ifndef ASDM_PLAN_H
+#define ASDM_PLAN_H
+
+#include "ops/backend.h"
+
+struct asdm_plan;
+
+/* `height` and `width` are the latents'. Reads and results of other rates, and the caller's inputs and outputs, are bound
+ * before a run; the rest lives in the plan. ERR_MEMORY before anything large is allocated. */
+enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asdm_backend *backend,
+                                  struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
+                                  int width, struct asdm_plan **ret, struct asdm_error *err);
+void asdm_plan_destroy(struct asdm_plan **plan);
+
+/* Bytes of one row of a value: float32 or int32 for the caller's inputs and outputs, the back end's type otherwise. */
+size_t asdm_plan_row_bytes(const struct asdm_plan *plan, int value);
+/* Where a bound value's row 0 is; rows are dense. Valid for all runs until bound again. */
+void asdm_plan_bind(struct asdm_plan *plan, int value, void *memory);
+/* Which row of the values of `rate` each row of the plan reads: `rows` numbers. */
+void asdm_plan_map_rows(struct asdm_plan *plan, enum asdm_rate rate, const int32_t *map);
+/* Whether a value must be bound. */
+bool asdm_plan_is_bound_value(const struct asdm_plan *plan, int value);
+
+void asdm_plan_run(const struct asdm_plan *plan);
+
+/* Bytes of the plan's own memory. */
+size_t asdm_plan_bytes(const struct asdm_plan *plan);
+
+/* Runs once, and calls `report` for each operation with its time in seconds. */
+typedef void asdm_plan_report(void *user, const struct asdm_site *site, const struct asdm_kernel *kernel,
+                              double seconds);
+void asdm_plan_profile(const struct asdm_plan *plan, asdm_plan_report *report, void *user);
+
+#endif

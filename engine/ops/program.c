@@ -1,0 +1,349 @@
+#include "ops/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+enum { PROGRAM_BYTES_MAX = 64 << 20, ITEMS_MAX = 1 << 20, CHANNELS_MAX = 1 << 20, LEVEL_MAX = 12 };
+
+const char *asdm_op_kind_name(enum asdm_op_kind kind) {
+    static const char *const names[ASDM_OP_KIND_COUNT] = {
+        "import",     "export",    "embedding",  "timestep_embedding", "conv2d", "linear", "group_norm",
+        "layer_norm", "attention", "activation", "geglu",              "add",    "concat", "upsample"};
+    ASDM_ASSERT(kind < ASDM_OP_KIND_COUNT);
+    return names[kind];
+}
+
+enum asdm_status asdm_program_create(const char *name, struct asdm_program **ret, struct asdm_error *err) {
+    struct asdm_program *program = calloc(1, sizeof *program);
+    if (!program)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the program of %s", name);
+    program->name = name;
+    asdm_arena_init(&program->arena, PROGRAM_BYTES_MAX);
+    *ret = program;
+    return ASDM_OK;
+}
+
+void asdm_program_destroy(struct asdm_program **program) {
+    struct asdm_program *p = *program;
+    if (!p)
+        return;
+    free(p->values);
+    free(p->ops);
+    free(p->weights);
+    asdm_arena_done(&p->arena);
+    free(p);
+    *program = NULL;
+}
+
+enum asdm_status asdm_program_finish(struct asdm_program *program, struct asdm_error *err) {
+    if (program->status != ASDM_OK && err)
+        *err = program->error;
+    return program->status;
+}
+
+/* ---- growing */
+
+static void builder_fail(struct asdm_program *p, enum asdm_status status, const char *message, const char *detail) {
+    if (p->status == ASDM_OK)
+        p->status = asdm_fail(&p->error, status, "%s: %s%s", p->name, message, detail);
+}
+
+/* Makes room for one more item; false (and the program failed) when memory is out. */
+static bool reserve(struct asdm_program *p, void **items, int count, int *room, size_t item_bytes) {
+    if (count < *room)
+        return true;
+    int wanted = *room ? *room * 2 : 64;
+    void *grown = wanted <= ITEMS_MAX ? realloc(*items, (size_t)wanted * item_bytes) : NULL;
+    if (!grown) {
+        builder_fail(p, ASDM_ERR_MEMORY, "the program is too large", "");
+        return false;
+    }
+    *items = grown;
+    *room = wanted;
+    return true;
+}
+
+static int add_value(struct asdm_program *p, struct asdm_value value) {
+    if (value.channels < 1 || value.channels > CHANNELS_MAX || abs(value.height.n) > CHANNELS_MAX ||
+        abs(value.width.n) > CHANNELS_MAX)
+        builder_fail(p, ASDM_ERR_UNSUPPORTED, "a layer's width is out of range", "");
+    if (p->status != ASDM_OK ||
+        !reserve(p, (void **)&p->values, p->value_count, &p->value_room, sizeof *p->values))
+        return 0;
+    p->values[p->value_count] = value;
+    return p->value_count++;
+}
+
+static int add_weight(struct asdm_program *p, const char *name, const char *suffix, int rank, const int64_t *dims) {
+    if (p->status != ASDM_OK ||
+        !reserve(p, (void **)&p->weights, p->weight_count, &p->weight_room, sizeof *p->weights))
+        return ASDM_NONE;
+    struct asdm_weight *weight = &p->weights[p->weight_count];
+    *weight = (struct asdm_weight){.name = asdm_arena_printf(&p->arena, "%s%s", name, suffix), .rank = rank};
+    if (!weight->name) {
+        builder_fail(p, ASDM_ERR_MEMORY, "the program is too large", "");
+        return ASDM_NONE;
+    }
+    memcpy(weight->dims, dims, (size_t)rank * sizeof *dims);
+    return p->weight_count++;
+}
+
+static struct asdm_op new_op(enum asdm_op_kind kind, int x) {
+    return (struct asdm_op){.kind = kind,
+                            .inputs = {x, ASDM_NONE, ASDM_NONE, ASDM_NONE},
+                            .output = ASDM_NONE,
+                            .weight = {ASDM_NONE, ASDM_NONE, ASDM_NONE},
+                            .bias = {ASDM_NONE, ASDM_NONE, ASDM_NONE}};
+}
+
+static enum asdm_rate join_rates(enum asdm_rate a, enum asdm_rate b) {
+    return a == b ? a : ASDM_RATE_STEP;
+}
+
+/* Appends `op` with a result like `shape` (height, width, channels); the rate is that of the inputs together. */
+static int emit(struct asdm_program *p, struct asdm_op op, struct asdm_value shape) {
+    if (p->status != ASDM_OK || !reserve(p, (void **)&p->ops, p->op_count, &p->op_room, sizeof *p->ops))
+        return 0;
+    enum asdm_rate rate = p->values[op.inputs[0]].rate;
+    for (int i = 1; i < ASDM_SRC_COUNT; i++)
+        if (op.inputs[i] != ASDM_NONE)
+            rate = join_rates(rate, p->values[op.inputs[i]].rate);
+    shape.rate = rate;
+    shape.producer = p->op_count;
+    shape.output = false;
+    op.output = add_value(p, shape);
+    if (p->status != ASDM_OK)
+        return 0;
+    p->ops[p->op_count++] = op;
+    return op.output;
+}
+
+/* ---- the builder's calls */
+
+struct asdm_dim asdm_dim_const(int n) {
+    return (struct asdm_dim){ASDM_DIM_CONST, n};
+}
+
+struct asdm_dim asdm_dim_height(int level) {
+    return (struct asdm_dim){ASDM_DIM_HEIGHT, level};
+}
+
+struct asdm_dim asdm_dim_width(int level) {
+    return (struct asdm_dim){ASDM_DIM_WIDTH, level};
+}
+
+static struct asdm_value value_of(const struct asdm_program *p, int x) {
+    return p->status == ASDM_OK ? p->values[x] : (struct asdm_value){.channels = 1};
+}
+
+int asdm_build_input(struct asdm_program *p, struct asdm_dim height, struct asdm_dim width, int channels,
+                     enum asdm_rate rate) {
+    return add_value(p, (struct asdm_value){height, width, channels, rate, ASDM_NONE, false});
+}
+
+void asdm_build_output(struct asdm_program *p, int x) {
+    if (p->status == ASDM_OK)
+        p->values[x].output = true;
+}
+
+int asdm_build_import(struct asdm_program *p, int x, bool nchw) {
+    struct asdm_op op = new_op(ASDM_OP_IMPORT, x);
+    op.nchw = nchw;
+    return emit(p, op, value_of(p, x));
+}
+
+int asdm_build_export(struct asdm_program *p, int x, bool nchw) {
+    struct asdm_op op = new_op(ASDM_OP_EXPORT, x);
+    op.nchw = nchw;
+    return emit(p, op, value_of(p, x));
+}
+
+int asdm_build_embedding(struct asdm_program *p, int ids, const char *tokens, int64_t vocabulary, const char *positions,
+                         int64_t position_count, int channels) {
+    struct asdm_op op = new_op(ASDM_OP_EMBEDDING, ids);
+    struct asdm_value shape = value_of(p, ids);
+    op.weight[0] = add_weight(p, tokens, ".weight", 2, (int64_t[]){vocabulary, channels});
+    op.weight[1] = add_weight(p, positions, ".weight", 2, (int64_t[]){position_count, channels});
+    shape.channels = channels;
+    return emit(p, op, shape);
+}
+
+int asdm_build_timestep_embedding(struct asdm_program *p, int t, int channels, bool flip_sin_to_cos, float freq_shift) {
+    struct asdm_op op = new_op(ASDM_OP_TIMESTEP_EMBEDDING, t);
+    struct asdm_value shape = value_of(p, t);
+    op.flip_sin_to_cos = flip_sin_to_cos;
+    op.freq_shift = freq_shift;
+    shape.channels = channels;
+    return emit(p, op, shape);
+}
+
+static struct asdm_dim change_level(struct asdm_dim dim, int by) {
+    dim.n += by;
+    return dim;
+}
+
+int asdm_build_conv2d(struct asdm_program *p, int x, const char *name, int out_channels, int kernel, int stride,
+                      int pad_before, int pad_after) {
+    struct asdm_op op = new_op(ASDM_OP_CONV2D, x);
+    struct asdm_value shape = value_of(p, x);
+    op.weight[0] = add_weight(p, name, ".weight", 4, (int64_t[]){out_channels, shape.channels, kernel, kernel});
+    op.bias[0] = add_weight(p, name, ".bias", 1, (int64_t[]){out_channels});
+    op.parts = 1;
+    op.kernel = kernel;
+    op.stride = stride;
+    op.pad_before = pad_before;
+    op.pad_after = pad_after;
+    ASDM_ASSERT(stride == 1 || stride == 2);
+    if (stride == 2) {
+        shape.height = change_level(shape.height, 1);
+        shape.width = change_level(shape.width, 1);
+    }
+    shape.channels = out_channels;
+    return emit(p, op, shape);
+}
+
+static int build_product(struct asdm_program *p, int x, const char *name, int out_channels, bool bias, int rank) {
+    struct asdm_op op = new_op(ASDM_OP_LINEAR, x);
+    struct asdm_value shape = value_of(p, x);
+    op.weight[0] = add_weight(p, name, ".weight", rank, (int64_t[]){out_channels, shape.channels, 1, 1});
+    if (bias)
+        op.bias[0] = add_weight(p, name, ".bias", 1, (int64_t[]){out_channels});
+    op.parts = 1;
+    shape.channels = out_channels;
+    return emit(p, op, shape);
+}
+
+int asdm_build_linear(struct asdm_program *p, int x, const char *name, int out_channels, bool bias) {
+    return build_product(p, x, name, out_channels, bias, 2);
+}
+
+int asdm_build_pointwise(struct asdm_program *p, int x, const char *name, int out_channels) {
+    return build_product(p, x, name, out_channels, true, 4);
+}
+
+static int build_norm(struct asdm_program *p, struct asdm_op op, const char *name, float eps) {
+    struct asdm_value shape = value_of(p, op.inputs[0]);
+    op.weight[0] = add_weight(p, name, ".weight", 1, (int64_t[]){shape.channels});
+    op.bias[0] = add_weight(p, name, ".bias", 1, (int64_t[]){shape.channels});
+    op.eps = eps;
+    return emit(p, op, shape);
+}
+
+int asdm_build_group_norm(struct asdm_program *p, int x, const char *name, int groups, float eps) {
+    struct asdm_op op = new_op(ASDM_OP_GROUP_NORM, x);
+    op.groups = groups;
+    if (groups < 1 || value_of(p, x).channels % groups)
+        builder_fail(p, ASDM_ERR_FORMAT, "the number of norm groups does not divide the channels of ", name);
+    return build_norm(p, op, name, eps);
+}
+
+int asdm_build_layer_norm(struct asdm_program *p, int x, const char *name, float eps) {
+    return build_norm(p, new_op(ASDM_OP_LAYER_NORM, x), name, eps);
+}
+
+int asdm_build_attention(struct asdm_program *p, int q, int k, int v, int heads, bool causal) {
+    struct asdm_op op = new_op(ASDM_OP_ATTENTION, q);
+    struct asdm_value shape = value_of(p, q);
+    op.inputs[ASDM_SRC_K] = k;
+    op.inputs[ASDM_SRC_V] = v;
+    op.heads = heads;
+    op.causal = causal;
+    if (heads < 1 || shape.channels % heads)
+        builder_fail(p, ASDM_ERR_FORMAT, "the number of attention heads does not divide the channels", "");
+    else
+        op.head_dim = shape.channels / heads;
+    return emit(p, op, shape);
+}
+
+int asdm_build_activation(struct asdm_program *p, int x, enum asdm_activation activation) {
+    struct asdm_op op = new_op(ASDM_OP_ACTIVATION, x);
+    op.activation = activation;
+    return emit(p, op, value_of(p, x));
+}
+
+int asdm_build_geglu(struct asdm_program *p, int x) {
+    struct asdm_value shape = value_of(p, x);
+    shape.channels /= 2;
+    return emit(p, new_op(ASDM_OP_GEGLU, x), shape);
+}
+
+int asdm_build_add(struct asdm_program *p, int x, int residual) {
+    struct asdm_op op = new_op(ASDM_OP_ADD, x);
+    op.inputs[ASDM_SRC_RESIDUAL] = residual;
+    return emit(p, op, value_of(p, x));
+}
+
+int asdm_build_add_row_bias(struct asdm_program *p, int x, int bias) {
+    struct asdm_op op = new_op(ASDM_OP_ADD, x);
+    op.inputs[ASDM_SRC_ROW_BIAS] = bias;
+    return emit(p, op, value_of(p, x));
+}
+
+int asdm_build_concat(struct asdm_program *p, int x, int x2) {
+    struct asdm_op op = new_op(ASDM_OP_CONCAT, x);
+    struct asdm_value shape = value_of(p, x);
+    op.inputs[ASDM_SRC_X2] = x2;
+    shape.channels += value_of(p, x2).channels;
+    return emit(p, op, shape);
+}
+
+int asdm_build_upsample(struct asdm_program *p, int x) {
+    struct asdm_value shape = value_of(p, x);
+    shape.height = change_level(shape.height, -1);
+    shape.width = change_level(shape.width, -1);
+    return emit(p, new_op(ASDM_OP_UPSAMPLE, x), shape);
+}
+
+/* ---- reading */
+
+int asdm_program_uses(const struct asdm_program *program, int value) {
+    int uses = 0;
+    for (int i = 0; i < program->op_count; i++)
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            uses += program->ops[i].inputs[j] == value;
+    return uses;
+}
+
+enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const struct asdm_op *op) {
+    return program->values[op->output].rate;
+}
+
+int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width) {
+    if (dim.kind == ASDM_DIM_CONST)
+        return dim.n;
+    ASDM_ASSERT(abs(dim.n) <= LEVEL_MAX);
+    int64_t size = dim.kind == ASDM_DIM_HEIGHT ? height : width;
+    return dim.n < 0 ? size << -dim.n : (size + (1 << dim.n) - 1) >> dim.n;
+}
+
+static double tokens_of(const struct asdm_value *value, int height, int width) {
+    return (double)asdm_dim_resolve(value->height, height, width) *
+           (double)asdm_dim_resolve(value->width, height, width);
+}
+
+double asdm_program_op_macs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    const struct asdm_value *out = &p->values[op->output];
+    double tokens = tokens_of(out, height, width), macs = 0;
+    switch (op->kind) {
+    case ASDM_OP_CONV2D:
+        return tokens * (double)out->channels * (double)p->weights[op->weight[0]].dims[1] * op->kernel * op->kernel;
+    case ASDM_OP_LINEAR:
+        for (int i = 0; i < op->parts; i++)
+            macs += tokens * (double)p->weights[op->weight[i]].dims[0] * (double)p->weights[op->weight[i]].dims[1];
+        return macs;
+    case ASDM_OP_ATTENTION:
+        return 2 * tokens * tokens_of(&p->values[op->inputs[ASDM_SRC_K]], height, width) * out->channels;
+    default:
+        return 0;
+    }
+}
+
+double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width) {
+    double macs = 0;
+    for (int i = 0; i < program->op_count; i++)
+        if (asdm_program_op_rate(program, &program->ops[i]) == rate)
+            macs += asdm_program_op_macs(program, &program->ops[i], height, width);
+    return macs;
+}

@@ -1,0 +1,91 @@
+/* A model as a program: values, operations on them in order, and references to weights by name. Written once by model/,
+ * executed by every back end. Nothing here knows a data type, a back end or a number of rows. */
+#ifndef ASDM_PROGRAM_H
+#define ASDM_PROGRAM_H
+
+#include <stddef.h>
+
+#include <asdm/status.h>
+#include "base/arena.h"
+#include "ops/op.h"
+#include "tensor/tensor.h"
+
+struct asdm_value {
+    struct asdm_dim height, width;
+    int channels;
+    enum asdm_rate rate;
+    int producer; /* operation, or ASDM_NONE for an input */
+    bool output;  /* read by the caller after a run */
+};
+
+/* A tensor of the checkpoint, with the shape that the program needs. */
+struct asdm_weight {
+    const char *name;
+    int rank;
+    int64_t dims[4];
+};
+
+struct asdm_program {
+    const char *name; /* "unet", "text_encoder", "vae_decoder", "vae_encoder" */
+    struct asdm_value *values;
+    struct asdm_op *ops;
+    struct asdm_weight *weights;
+    int value_count, op_count, weight_count;
+    int value_room, op_room, weight_room;
+    enum asdm_status status; /* the builder's first failure; later calls do nothing */
+    struct asdm_error error;
+    struct asdm_arena arena;
+};
+
+enum asdm_status asdm_program_create(const char *name, struct asdm_program **ret, struct asdm_error *err);
+void asdm_program_destroy(struct asdm_program **program);
+/* To be called when all is emitted: the first failure of the builder, if any. */
+enum asdm_status asdm_program_finish(struct asdm_program *program, struct asdm_error *err);
+
+/* ---- building. Each call emits one operation and returns its result's value; after a failure, value 0. Weights are found by
+ * `name` + ".weight" and ".bias". */
+
+struct asdm_dim asdm_dim_const(int n);
+struct asdm_dim asdm_dim_height(int level);
+struct asdm_dim asdm_dim_width(int level);
+
+int asdm_build_input(struct asdm_program *p, struct asdm_dim height, struct asdm_dim width, int channels, enum asdm_rate rate);
+void asdm_build_output(struct asdm_program *p, int x);
+
+int asdm_build_import(struct asdm_program *p, int x, bool nchw);
+int asdm_build_export(struct asdm_program *p, int x, bool nchw);
+int asdm_build_embedding(struct asdm_program *p, int ids, const char *tokens, int64_t vocabulary, const char *positions,
+                         int64_t position_count, int channels);
+int asdm_build_timestep_embedding(struct asdm_program *p, int t, int channels, bool flip_sin_to_cos, float freq_shift);
+
+/* Square kernels. Stride 1 keeps the size, stride 2 halves it (rounding up); both paddings are given. */
+int asdm_build_conv2d(struct asdm_program *p, int x, const char *name, int out_channels, int kernel, int stride,
+                      int pad_before, int pad_after);
+int asdm_build_linear(struct asdm_program *p, int x, const char *name, int out_channels, bool bias);
+/* A convolution with a 1x1 kernel: a linear whose weight is stored as [out, in, 1, 1]. */
+int asdm_build_pointwise(struct asdm_program *p, int x, const char *name, int out_channels);
+int asdm_build_group_norm(struct asdm_program *p, int x, const char *name, int groups, float eps);
+int asdm_build_layer_norm(struct asdm_program *p, int x, const char *name, float eps);
+int asdm_build_attention(struct asdm_program *p, int q, int k, int v, int heads, bool causal);
+int asdm_build_activation(struct asdm_program *p, int x, enum asdm_activation activation);
+int asdm_build_geglu(struct asdm_program *p, int x);
+int asdm_build_add(struct asdm_program *p, int x, int residual);
+int asdm_build_add_row_bias(struct asdm_program *p, int x, int bias); /* bias: 1 x 1 tokens */
+int asdm_build_concat(struct asdm_program *p, int x, int x2);
+int asdm_build_upsample(struct asdm_program *p, int x); /* one level down: sizes as the level gives them */
+
+/* ---- reading */
+
+/* Number of operations that read `value`. */
+int asdm_program_uses(const struct asdm_program *program, int value);
+/* The rate at which an operation runs: its output's. */
+enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const struct asdm_op *op);
+/* A size for latents of height x width. */
+int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width);
+
+/* Multiply-accumulates of an operation for one row and latents of height x width: products, convolutions and both matrix
+ * products of attention; the basis of every GMAC figure in this project. And of all operations of a rate. */
+double asdm_program_op_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);
+double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width);
+
+#endif

@@ -1,0 +1,47 @@
+/* The variational autoencoder at work: pixels to latents and back, one picture at a time. */
+#ifndef ASDM_AUTOENCODER_H
+#define ASDM_AUTOENCODER_H
+
+#include "base/rng.h"
+#include "model/build.h"
+#include "ops/plan.h"
+
+struct asdm_autoencoder {
+    struct asdm_vae_decoder decoder;
+    struct asdm_vae_encoder encoder;
+    struct asdm_backend *backend;
+    struct asdm_weight_store *weights;
+    double scaling_factor;
+    struct asdm_plan *decode, *encode; /* for the size in use; another size replaces them */
+    int decode_height, decode_width, encode_height, encode_width;
+};
+
+/* Rewrites the programs for the back end; takes both over. */
+enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct asdm_vae_decoder *decoder,
+                                         struct asdm_vae_encoder *encoder, double scaling_factor,
+                                         struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                         struct asdm_error *err);
+void asdm_autoencoder_done(struct asdm_autoencoder *vae);
+
+/* Makes the plans of a size (in latents), so that the calls below allocate nothing. */
+enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err);
+enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err);
+
+/* latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for the
+ * latents. */
+enum asdm_status asdm_autoencoder_decode(struct asdm_autoencoder *vae, const float *latents, int height, int width,
+                                         float *scaled, float *pixels, struct asdm_error *err);
+/* pixels [8 height][8 width][3], -1 .. 1 -> moments [8][height][width]: means, then log variances, unscaled. */
+enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
+                                         float *moments, struct asdm_error *err);
+
+/* latents = (mean + exp(clamp(log variance, -30, 20) / 2) noise) * scaling_factor, noise being the generator's next draw;
+ * `count` numbers; `noise` is room for as many. */
+void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng, float *noise,
+                             float *latents, size_t count);
+
+/* -1 .. 1 in float to 0 .. 255, rounded to nearest even, clamped. */
+void asdm_pixels_to_bytes(const float *pixels, uint8_t *bytes, size_t count);
+void asdm_pixels_from_bytes(const uint8_t *bytes, float *pixels, size_t count);
+
+#endif

@@ -1,0 +1,180 @@
+/* Timing one part of a model on numbers drawn at random. */
+#include <asdm/bench.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "run/internal.h"
+
+enum { WARM_UP = 2, SEED = 1 };
+
+/* A call that is ready to be made. */
+struct call {
+    struct asdm_model *model;
+    enum asdm_bench_what what;
+    int rows, height, width; /* latents */
+    float *in, *out, *scaled;
+    int32_t *ids, *prompt_slots, *timestep_slots;
+    struct asdm_step_plan *plan;
+};
+
+static void call_done(struct call *call) {
+    free(call->in);
+    free(call->out);
+    free(call->scaled);
+    free(call->ids);
+    free(call->prompt_slots);
+    free(call->timestep_slots);
+}
+
+static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) {
+    struct asdm_denoiser *denoiser = &call->model->denoiser;
+    float timestep = 500;
+    int first;
+    ASDM_TRY(asdm_denoiser_plan(denoiser, call->rows, call->height, call->width, &call->plan, err));
+    ASDM_TRY(asdm_denoiser_add_timesteps(denoiser, &timestep, 1, &first, err));
+    for (int i = 0; i < call->rows; i++) {
+        ASDM_TRY(asdm_denoiser_add_prompt(denoiser, call->in, &call->prompt_slots[i], err));
+        call->timestep_slots[i] = first;
+    }
+    return ASDM_OK;
+}
+
+static enum asdm_status call_init(struct call *call, struct asdm_error *err) {
+    size_t pixels = 3 * 64 * (size_t)call->height * (size_t)call->width;
+    size_t latents = 8 * (size_t)call->height * (size_t)call->width;
+    size_t embeds = (size_t)ASDM_PROMPT_TOKENS * (size_t)call->model->text.width;
+    size_t room = (size_t)call->rows * (pixels > embeds ? pixels : embeds);
+    call->in = calloc(room, sizeof *call->in);
+    call->out = calloc(room, sizeof *call->out);
+    call->scaled = calloc(latents, sizeof *call->scaled);
+    call->ids = calloc(ASDM_PROMPT_TOKENS, sizeof *call->ids);
+    call->prompt_slots = calloc((size_t)call->rows, sizeof *call->prompt_slots);
+    call->timestep_slots = calloc((size_t)call->rows, sizeof *call->timestep_slots);
+    if (!call->in || !call->out || !call->scaled || !call->ids || !call->prompt_slots || !call->timestep_slots)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a picture of this size");
+    struct asdm_rng rng;
+    asdm_rng_init(&rng, ASDM_RNG_PHILOX, SEED);
+    asdm_rng_normal(&rng, call->in, room);
+    if (call->what == ASDM_BENCH_UNET)
+        return prepare_unet(call, err);
+    return ASDM_OK;
+}
+
+static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
+    struct asdm_model *model = call->model;
+    size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
+    if (call->what == ASDM_BENCH_UNET) {
+        asdm_denoiser_run(&model->denoiser, call->plan, call->in, call->prompt_slots, call->timestep_slots, call->out);
+        return ASDM_OK;
+    }
+    for (size_t row = 0; row < (size_t)call->rows; row++) {
+        if (call->what == ASDM_BENCH_TEXT)
+            ASDM_TRY(asdm_text_encode(&model->text, call->ids, call->out, err));
+        else if (call->what == ASDM_BENCH_VAE_DECODE)
+            ASDM_TRY(asdm_autoencoder_decode(&model->autoencoder, call->in + row * latents, call->height, call->width,
+                                             call->scaled, call->out + row * pixels, err));
+        else
+            ASDM_TRY(asdm_autoencoder_encode(&model->autoencoder, call->in + row * pixels, call->height, call->width,
+                                             call->out + row * 2 * latents, err));
+    }
+    return ASDM_OK;
+}
+
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static enum asdm_status time_calls(struct call *call, int runs, double *ret_seconds, struct asdm_error *err) {
+    for (int i = -WARM_UP; i < runs; i++) {
+        double start = seconds_now();
+        ASDM_TRY(make_call(call, err));
+        if (i >= 0)
+            ret_seconds[i] = seconds_now() - start;
+    }
+    return ASDM_OK;
+}
+
+static struct call call_of(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height) {
+    return (struct call){.model = model,
+                         .what = what,
+                         .rows = rows,
+                         .height = height / ASDM_PIXELS_PER_LATENT,
+                         .width = width / ASDM_PIXELS_PER_LATENT};
+}
+
+enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
+                                int runs, double *ret_seconds, struct asdm_error *err) {
+    struct call call = call_of(model, what, rows, width, height);
+    enum asdm_status status = call_init(&call, err);
+    if (status == ASDM_OK)
+        status = time_calls(&call, runs, ret_seconds, err);
+    call_done(&call);
+    return status;
+}
+
+/* ---- profile */
+
+struct profile {
+    struct asdm_bench_line *lines;
+    int room, count, height, width;
+};
+
+static void add_to_profile(void *user, const struct asdm_site *site, const struct asdm_kernel *kernel, double seconds) {
+    struct profile *profile = user;
+    const char *op = asdm_op_kind_name(site->op->kind);
+    struct asdm_bench_line *line = NULL;
+    for (int i = 0; i < profile->count && !line; i++)
+        if (strcmp(profile->lines[i].op, op) == 0 && strcmp(profile->lines[i].kernel, kernel->name) == 0)
+            line = &profile->lines[i];
+    if (!line) {
+        if (profile->count == profile->room)
+            return;
+        line = &profile->lines[profile->count++];
+        *line = (struct asdm_bench_line){0};
+        snprintf(line->op, sizeof line->op, "%s", op);
+        snprintf(line->kernel, sizeof line->kernel, "%s", kernel->name);
+    }
+    line->count++;
+    line->seconds += seconds;
+    line->gmac += site->rows * asdm_program_op_macs(site->program, site->op, profile->height, profile->width) / 1e9;
+}
+
+static int slowest_first(const void *a, const void *b) {
+    double x = ((const struct asdm_bench_line *)a)->seconds, y = ((const struct asdm_bench_line *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static struct asdm_plan *plan_of(const struct call *call) {
+    switch (call->what) {
+    case ASDM_BENCH_UNET:
+        return asdm_step_plan_inner(call->plan);
+    case ASDM_BENCH_TEXT:
+        return call->model->text.plan;
+    case ASDM_BENCH_VAE_DECODE:
+        return call->model->autoencoder.decode;
+    default:
+        return call->model->autoencoder.encode;
+    }
+}
+
+enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
+                                    struct asdm_bench_line *lines, int room, int *ret_count, struct asdm_error *err) {
+    struct call call = call_of(model, what, rows, width, height);
+    struct profile profile = {lines, room, 0, call.height, call.width};
+    enum asdm_status status = call_init(&call, err);
+    if (status == ASDM_OK)
+        status = time_calls(&call, 0, NULL, err);
+    if (status == ASDM_OK) {
+        asdm_plan_profile(plan_of(&call), add_to_profile, &profile);
+        qsort(lines, (size_t)profile.count, sizeof *lines, slowest_first);
+        *ret_count = profile.count;
+    }
+    call_done(&call);
+    return status;
+}

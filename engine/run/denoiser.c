@@ -1,0 +1,136 @@
+#include "run/denoiser.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "ops/rewrite.h"
+
+enum { TIMESTEP_ROWS = 8, ROWS_MAX = 16 };
+
+struct asdm_step_plan {
+    struct asdm_step_plan *next;
+    int rows, height, width;
+    struct asdm_plan *plan;
+};
+
+enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet *unet, struct asdm_backend *backend,
+                                      struct asdm_weight_store *weights, struct asdm_error *err) {
+    *d = (struct asdm_denoiser){.unet = *unet, .backend = backend, .weights = weights};
+    *unet = (struct asdm_unet){0};
+    enum asdm_status status = asdm_program_rewrite(d->unet.program, backend->class->rewrites, err);
+    if (status == ASDM_OK)
+        status = asdm_slab_create(&d->prompts, d->unet.program, ASDM_RATE_PROMPT, backend->element_bytes, err);
+    if (status == ASDM_OK)
+        status = asdm_slab_create(&d->timesteps, d->unet.program, ASDM_RATE_SCHEDULE, backend->element_bytes, err);
+    if (status != ASDM_OK)
+        asdm_denoiser_done(d);
+    return status;
+}
+
+void asdm_denoiser_done(struct asdm_denoiser *d) {
+    for (struct asdm_step_plan *step = d->steps, *next; step; step = next) {
+        next = step->next;
+        asdm_plan_destroy(&step->plan);
+        free(step);
+    }
+    asdm_plan_destroy(&d->prompt_plan);
+    asdm_plan_destroy(&d->timestep_plan);
+    asdm_slab_done(&d->prompts);
+    asdm_slab_done(&d->timesteps);
+    asdm_program_destroy(&d->unet.program);
+    *d = (struct asdm_denoiser){0};
+}
+
+/* The plan of a slow rate; sizes of the picture do not matter to it. */
+static enum asdm_status slow_plan(struct asdm_denoiser *d, enum asdm_rate rate, int rows, struct asdm_plan **plan,
+                                  struct asdm_error *err) {
+    if (*plan)
+        return ASDM_OK;
+    return asdm_plan_create(d->unet.program, d->backend, d->weights, rate, rows, 1, 1, plan, err);
+}
+
+enum asdm_status asdm_denoiser_add_prompt(struct asdm_denoiser *d, const float *embeds, int *ret_slot,
+                                          struct asdm_error *err) {
+    int slot;
+    ASDM_TRY(slow_plan(d, ASDM_RATE_PROMPT, 1, &d->prompt_plan, err));
+    ASDM_TRY(asdm_slab_take(&d->prompts, 1, &slot, err));
+    asdm_plan_bind(d->prompt_plan, d->unet.context, (void *)(uintptr_t)embeds);
+    asdm_slab_bind(&d->prompts, d->prompt_plan, slot);
+    asdm_plan_run(d->prompt_plan);
+    *ret_slot = slot;
+    return ASDM_OK;
+}
+
+void asdm_denoiser_drop_prompt(struct asdm_denoiser *d, int slot) {
+    asdm_slab_give(&d->prompts, slot, 1);
+}
+
+static int whole_blocks(int count) {
+    return (count + TIMESTEP_ROWS - 1) / TIMESTEP_ROWS * TIMESTEP_ROWS;
+}
+
+enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *d, const float *timesteps, int count, int *ret_first,
+                                             struct asdm_error *err) {
+    int first;
+    ASDM_TRY(slow_plan(d, ASDM_RATE_SCHEDULE, TIMESTEP_ROWS, &d->timestep_plan, err));
+    ASDM_TRY(asdm_slab_take(&d->timesteps, whole_blocks(count), &first, err));
+    for (int done = 0; done < count; done += TIMESTEP_ROWS) {
+        float block[TIMESTEP_ROWS] = {0};
+        int taken = count - done < TIMESTEP_ROWS ? count - done : TIMESTEP_ROWS;
+        memcpy(block, timesteps + done, (size_t)taken * sizeof *block);
+        asdm_plan_bind(d->timestep_plan, d->unet.timestep, block);
+        asdm_slab_bind(&d->timesteps, d->timestep_plan, first + done);
+        asdm_plan_run(d->timestep_plan);
+    }
+    *ret_first = first;
+    return ASDM_OK;
+}
+
+void asdm_denoiser_drop_timesteps(struct asdm_denoiser *d, int first, int count) {
+    asdm_slab_give(&d->timesteps, first, whole_blocks(count));
+}
+
+int asdm_denoiser_rows(int wanted) {
+    int rows = 1;
+    while (rows * 2 <= wanted && rows < ROWS_MAX)
+        rows *= 2;
+    return rows;
+}
+
+enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *d, int rows, int height, int width,
+                                    struct asdm_step_plan **ret, struct asdm_error *err) {
+    for (struct asdm_step_plan *step = d->steps; step; step = step->next)
+        if (step->rows == rows && step->height == height && step->width == width) {
+            *ret = step;
+            return ASDM_OK;
+        }
+    struct asdm_step_plan *step = calloc(1, sizeof *step);
+    if (!step)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", d->unet.program->name);
+    *step = (struct asdm_step_plan){d->steps, rows, height, width, NULL};
+    enum asdm_status status = asdm_plan_create(d->unet.program, d->backend, d->weights, ASDM_RATE_STEP, rows, height,
+                                               width, &step->plan, err);
+    if (status != ASDM_OK) {
+        free(step);
+        return status;
+    }
+    d->steps = step;
+    *ret = step;
+    return ASDM_OK;
+}
+
+void asdm_denoiser_run(struct asdm_denoiser *d, struct asdm_step_plan *step, const float *latents,
+                       const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction) {
+    asdm_slab_bind(&d->prompts, step->plan, 0);
+    asdm_slab_bind(&d->timesteps, step->plan, 0);
+    asdm_plan_map_rows(step->plan, ASDM_RATE_PROMPT, prompt_slots);
+    asdm_plan_map_rows(step->plan, ASDM_RATE_SCHEDULE, timestep_slots);
+    asdm_plan_bind(step->plan, d->unet.latents, (void *)(uintptr_t)latents);
+    asdm_plan_bind(step->plan, d->unet.prediction, prediction);
+    asdm_plan_run(step->plan);
+}
+
+struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *step) {
+    return step->plan;
+}

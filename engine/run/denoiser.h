@@ -1,0 +1,45 @@
+/* The UNet at work: its three programs (per prompt, per timestep, per step), their plans, and the prompts and timesteps
+ * that are known to it. */
+#ifndef ASDM_DENOISER_H
+#define ASDM_DENOISER_H
+
+#include "model/build.h"
+#include "run/slab.h"
+
+struct asdm_denoiser {
+    struct asdm_unet unet;
+    struct asdm_backend *backend;
+    struct asdm_weight_store *weights;
+    struct asdm_slab prompts, timesteps;
+    struct asdm_plan *prompt_plan, *timestep_plan; /* 1 prompt; TIMESTEP_ROWS timesteps */
+    struct asdm_step_plan *steps;                  /* list, by rows, height and width */
+};
+
+/* Rewrites the program for the back end; takes the unet over. */
+enum asdm_status asdm_denoiser_create(struct asdm_denoiser *denoiser, struct asdm_unet *unet,
+                                      struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                      struct asdm_error *err);
+void asdm_denoiser_done(struct asdm_denoiser *denoiser);
+
+/* Everything that depends on the prompt alone, from embeddings [tokens][cross_attention_dim]. */
+enum asdm_status asdm_denoiser_add_prompt(struct asdm_denoiser *denoiser, const float *embeds, int *ret_slot,
+                                          struct asdm_error *err);
+void asdm_denoiser_drop_prompt(struct asdm_denoiser *denoiser, int slot);
+
+/* Everything that depends on timesteps alone: *ret_first is the slot of the first, the others follow. */
+enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *denoiser, const float *timesteps, int count,
+                                             int *ret_first, struct asdm_error *err);
+void asdm_denoiser_drop_timesteps(struct asdm_denoiser *denoiser, int first, int count);
+
+/* A plan of so many rows, from the cache or made now. Known sizes of rows are asdm_denoiser_rows(). */
+enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *denoiser, int rows, int height, int width,
+                                    struct asdm_step_plan **ret, struct asdm_error *err);
+/* The largest number of rows at most `wanted` that plans are made for: 1, 2, 4, 8, 16. */
+int asdm_denoiser_rows(int wanted);
+
+/* One call: latents [rows][4][height][width] in the model's scale -> the same of predictions. Slots by row. */
+void asdm_denoiser_run(struct asdm_denoiser *denoiser, struct asdm_step_plan *plan, const float *latents,
+                       const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction);
+struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *plan); /* for profiles */
+
+#endif

@@ -1,0 +1,29 @@
+/* Measuring the parts of a model by themselves. */
+#ifndef ASDM_BENCH_H
+#define ASDM_BENCH_H
+
+#include <asdm/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum asdm_bench_what { ASDM_BENCH_UNET, ASDM_BENCH_TEXT, ASDM_BENCH_VAE_ENCODE, ASDM_BENCH_VAE_DECODE };
+
+/* Times `runs` calls of one part, after two that are not counted, into ret_seconds. `rows` pictures (text: prompts) of width x height. */
+enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
+                                int runs, double *ret_seconds, struct asdm_error *err);
+
+/* Time by kind and implementation of operation in one such call, slowest first. */
+struct asdm_bench_line {
+    char op[32], kernel[48];
+    int count;
+    double seconds, gmac;
+};
+enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
+                                    struct asdm_bench_line *lines, int room, int *ret_count, struct asdm_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

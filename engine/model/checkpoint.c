@@ -129,6 +129,7 @@ static enum asdm_status open_directory(struct asdm_checkpoint *c, const char *to
     char scheduler[4096];
     snprintf(scheduler, sizeof scheduler, "%s/scheduler/scheduler_config.json", c->path);
     ASDM_TRY(asdm_scheduler_config_read(scheduler, &c->scheduler, err));
+    asdm_scheduler_config_follow_pipeline(&c->scheduler, false);
     ASDM_TRY(check_parts(c, err));
     for (int i = 0; i < ASDM_COMPONENT_COUNT; i++)
         ASDM_TRY(open_weights(c->path, i, &c->files[i], err));

@@ -11,7 +11,8 @@ struct definition {
     const char *file, *content;
     double listed_id; /* -1: none given */
     int32_t id;
-    bool is_string, single_word, lstrip, rstrip, normalized, special;
+    bool is_string, single_word, lstrip, rstrip, special;
+    bool normalized, says_normalized; /* what it is, and whether the file says so */
 };
 
 struct definitions {
@@ -76,6 +77,8 @@ static enum asdm_status read_definition(struct loader *loader, const struct asdm
     ASDM_TRY(asdm_json_get_bool(node, file, "rstrip", &token.rstrip, err));
     ASDM_TRY(asdm_json_get_bool(node, file, "special", &token.special, err));
     token.normalized = !token.special;
+    const struct asdm_json *normalized = asdm_json_get(node, "normalized");
+    token.says_normalized = normalized && asdm_json_type(normalized) != ASDM_JSON_NULL;
     ASDM_TRY(asdm_json_get_bool(node, file, "normalized", &token.normalized, err));
     *ret = token;
     return ASDM_OK;
@@ -182,7 +185,8 @@ static enum asdm_status read_decoder(struct loader *loader, const struct asdm_js
 static enum asdm_status read_added_tokens(struct loader *loader) {
     const struct asdm_json *root = loader->documents->added_tokens;
     for (const struct asdm_json *node = root ? asdm_json_first(root) : NULL; node; node = asdm_json_next(node)) {
-        struct definition token = {.file = loader->files->added_tokens.name, .content = asdm_json_key(node)};
+        struct definition token = {
+            .file = loader->files->added_tokens.name, .content = asdm_json_key(node), .says_normalized = true};
         token.special = is_named_special(loader, token.content);
         token.normalized = !token.special;
         ASDM_TRY(append_listed(loader, &token, asdm_json_type(node) == ASDM_JSON_NUMBER ? asdm_json_number(node) : -1));
@@ -275,6 +279,16 @@ static enum asdm_status read_extras(struct loader *loader) {
     return ASDM_OK;
 }
 
+/* A token that has a name is special whatever the files say, and special tokens are not normalized by default. */
+static void settle_named(struct loader *loader, const char *const contents[NAMES]) {
+    for (size_t i = 0; i < loader->definitions.count; i++) {
+        struct definition *token = &loader->definitions.items[i];
+        for (size_t k = 0; k < NAMES && !token->says_normalized; k++)
+            if (contents[k] && strcmp(contents[k], token->content) == 0)
+                token->normalized = false;
+    }
+}
+
 static int32_t find_id(const struct loader *loader, const char *content, size_t count) {
     int32_t id = asdm_vocabulary_find(loader->vocabulary, content, strlen(content));
     for (size_t i = 0; id < 0 && i < count; i++)
@@ -349,6 +363,7 @@ static enum asdm_status load(struct loader *loader, struct asdm_tokenizer *token
     ASDM_TRY(read_listed(loader));
     ASDM_TRY(read_named(loader, contents, source));
     ASDM_TRY(read_extras(loader));
+    settle_named(loader, contents);
     ASDM_TRY(assign_ids(loader, &tokenizer->size));
     ASDM_TRY(find_named(loader, contents[BOS], names[BOS], source[BOS], &tokenizer->bos));
     ASDM_TRY(find_named(loader, contents[EOS], names[EOS], source[EOS], &tokenizer->eos));

@@ -151,7 +151,9 @@ def sparse_decoder(out):
     plain(out)
     size = len(json.loads((out / "vocab.json").read_text(encoding="utf-8")))
     rewrite(out / "tokenizer_config.json", lambda v: {
-        **v, "added_tokens_decoder": {str(size): {"content": "<B>"}, str(size + 1): {"content": "<C>", "special": True}}})
+        **v, "added_tokens_decoder": {
+            str(size - 1): {"content": EOS}, str(size): {"content": "<B>"},
+            str(size + 1): {"content": "<C>", "special": True}}})
     return out
 
 

@@ -1,0 +1,244 @@
+#include "ops/recipes.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static const int widths[] = {1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 24, 31, 32, 40, 48, 64, 65, 80, 96};
+
+static int random_width(uint64_t *r) {
+    return widths[test_random(r) % (sizeof widths / sizeof *widths)];
+}
+
+static void random_map(struct trial *t, uint64_t *r) {
+    t->height = test_random_int(r, 1, 19);
+    t->width = test_random_int(r, 1, 19);
+}
+
+static int map_input(struct trial *t, int level, int channels) {
+    return asdm_build_import(t->program,
+                             asdm_build_input(t->program, asdm_dim_height(level), asdm_dim_width(level), channels, ASDM_RATE_STEP),
+                             false);
+}
+
+static int sequence_input(struct trial *t, int tokens, int channels, enum asdm_rate rate) {
+    return asdm_build_import(
+        t->program, asdm_build_input(t->program, asdm_dim_const(1), asdm_dim_const(tokens), channels, rate), false);
+}
+
+static int larger(int a, int b) {
+    return a > b ? a : b;
+}
+
+/* ---- convolutions */
+
+static int conv(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r), kernel = test_random(r) % 4 ? 3 : 1 + 2 * (int)(test_random(r) % 3);
+    random_map(t, r);
+    *length = in * kernel * kernel;
+    return asdm_build_conv2d(t->program, map_input(t, 0, in), "conv", out, kernel, 1, kernel / 2, kernel / 2);
+}
+
+static int conv_down(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r), before = (int)(test_random(r) % 2);
+    random_map(t, r);
+    if (!before) { /* padded after only: sizes are even, as the autoencoder's are */
+        t->height *= 2;
+        t->width *= 2;
+    }
+    *length = in * 9;
+    return asdm_build_conv2d(t->program, map_input(t, 0, in), "conv", out, 3, 2, before, 1);
+}
+
+static int conv_residual(struct trial *t, uint64_t *r, int *length) {
+    int channels = random_width(r);
+    random_map(t, r);
+    int x = map_input(t, 0, channels);
+    *length = channels * 9;
+    return asdm_build_add(t->program, asdm_build_conv2d(t->program, x, "conv", channels, 3, 1, 1, 1), x);
+}
+
+static int conv_upsample(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r);
+    random_map(t, r);
+    *length = in * 9;
+    int x = asdm_build_upsample(t->program, map_input(t, 1, in));
+    return asdm_build_conv2d(t->program, x, "conv", out, 3, 1, 1, 1);
+}
+
+/* ---- products */
+
+static int linear(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r);
+    random_map(t, r);
+    *length = in;
+    return asdm_build_linear(t->program, map_input(t, 0, in), "linear", out, test_random(r) % 2);
+}
+
+static int linear_activation(struct trial *t, uint64_t *r, int *length) {
+    int x = linear(t, r, length);
+    return asdm_build_activation(t->program, x, ASDM_ACT_SILU + (enum asdm_activation)(test_random(r) % 5));
+}
+
+static int linear_residual(struct trial *t, uint64_t *r, int *length) {
+    int channels = random_width(r);
+    random_map(t, r);
+    int x = map_input(t, 0, channels);
+    *length = channels;
+    return asdm_build_add(t->program, asdm_build_linear(t->program, x, "linear", channels, true), x);
+}
+
+static int linear_geglu(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r);
+    random_map(t, r);
+    *length = in;
+    return asdm_build_geglu(t->program, asdm_build_linear(t->program, map_input(t, 0, in), "linear", 2 * out, true));
+}
+
+/* The head of an up block: concat read by a norm and by the shortcut. */
+static int concat_resnet(struct trial *t, uint64_t *r, int *length) {
+    int groups = test_random_int(r, 1, 8), a = groups * test_random_int(r, 1, 8), b = groups * test_random_int(r, 1, 8);
+    int out = random_width(r);
+    random_map(t, r);
+    int x = asdm_build_concat(t->program, map_input(t, 0, a), map_input(t, 0, b));
+    int shortcut = asdm_build_pointwise(t->program, x, "shortcut", out);
+    x = asdm_build_activation(t->program, asdm_build_group_norm(t->program, x, "norm", groups, 1e-5f), ASDM_ACT_SILU);
+    *length = larger(9 * (a + b), (a + b) / groups * t->height * t->width);
+    return asdm_build_add(t->program, asdm_build_conv2d(t->program, x, "conv", out, 3, 1, 1, 1), shortcut);
+}
+
+/* ---- norms */
+
+static int group_norm(struct trial *t, uint64_t *r, int *length) {
+    int groups = test_random_int(r, 1, 12), channels = groups * test_random_int(r, 1, 12);
+    random_map(t, r);
+    *length = channels / groups * t->height * t->width;
+    int x = asdm_build_group_norm(t->program, map_input(t, 0, channels), "norm", groups, test_random(r) % 2 ? 1e-5f : 1e-6f);
+    return test_random(r) % 2 ? x : asdm_build_activation(t->program, x, ASDM_ACT_SILU);
+}
+
+/* Plus a vector per row from the schedule's rate, as resnets add the time embedding. */
+static int group_norm_time(struct trial *t, uint64_t *r, int *length) {
+    int groups = test_random_int(r, 1, 12), channels = groups * test_random_int(r, 1, 12);
+    random_map(t, r);
+    *length = channels / groups * t->height * t->width;
+    int time = asdm_build_linear(t->program, sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE), "time", channels, true);
+    int x = asdm_build_add_row_bias(t->program, map_input(t, 0, channels), time);
+    return asdm_build_activation(t->program, asdm_build_group_norm(t->program, x, "norm", groups, 1e-5f), ASDM_ACT_SILU);
+}
+
+static int layer_norm(struct trial *t, uint64_t *r, int *length) {
+    int channels = random_width(r) + 1;
+    random_map(t, r);
+    *length = channels;
+    return asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f);
+}
+
+/* ---- attention */
+
+static int self_attention(struct trial *t, uint64_t *r, int *length) {
+    int heads = test_random_int(r, 1, 4), channels = heads * random_width(r);
+    random_map(t, r);
+    int x = asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f); /* scores of sensible size */
+    int q = asdm_build_linear(t->program, x, "q", channels, false), k = asdm_build_linear(t->program, x, "k", channels, false);
+    int v = asdm_build_linear(t->program, x, "v", channels, false);
+    *length = larger(channels, t->height * t->width);
+    return asdm_build_attention(t->program, q, k, v, heads, test_random(r) % 3 == 0);
+}
+
+/* Keys and values from the prompt's rate, through a row map. */
+static int cross_attention(struct trial *t, uint64_t *r, int *length) {
+    int heads = test_random_int(r, 1, 4), channels = heads * random_width(r), tokens = test_random_int(r, 1, 300);
+    random_map(t, r);
+    int context = asdm_build_layer_norm(t->program, sequence_input(t, tokens, 24, ASDM_RATE_PROMPT), "context", 1e-5f);
+    int x = asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f);
+    int q = asdm_build_linear(t->program, x, "q", channels, false);
+    int k = asdm_build_linear(t->program, context, "k", channels, false);
+    int v = asdm_build_linear(t->program, context, "v", channels, false);
+    *length = larger(channels, tokens);
+    return asdm_build_attention(t->program, q, k, v, heads, false);
+}
+
+/* ---- the rest */
+
+static int activation(struct trial *t, uint64_t *r, int *length) {
+    random_map(t, r);
+    *length = 1;
+    return asdm_build_activation(t->program, map_input(t, 0, random_width(r)),
+                                 ASDM_ACT_SILU + (enum asdm_activation)(test_random(r) % 5));
+}
+
+static int elementwise(struct trial *t, uint64_t *r, int *length) {
+    int channels = random_width(r);
+    random_map(t, r);
+    *length = 2;
+    int x = map_input(t, 0, channels), y = map_input(t, 0, channels);
+    int concat = asdm_build_concat(t->program, asdm_build_add(t->program, x, y), y);
+    x = asdm_build_geglu(t->program, concat);
+    return asdm_build_upsample(t->program, asdm_build_add_row_bias(
+                                               t->program, x, sequence_input(t, 1, channels, ASDM_RATE_SCHEDULE)));
+}
+
+static int planes(struct trial *t, uint64_t *r, int *length) {
+    random_map(t, r);
+    *length = 1;
+    int x = asdm_build_input(t->program, asdm_dim_height(0), asdm_dim_width(0), random_width(r), ASDM_RATE_STEP);
+    return asdm_build_import(t->program, x, true);
+}
+
+static int embedding(struct trial *t, uint64_t *r, int *length) {
+    int tokens = test_random_int(r, 1, 77);
+    t->vocabulary = test_random_int(r, 1, 200);
+    *length = 2;
+    int ids = asdm_build_input(t->program, asdm_dim_const(1), asdm_dim_const(tokens), 1, ASDM_RATE_STEP);
+    return asdm_build_embedding(t->program, ids, "tokens", t->vocabulary, "positions", 77, random_width(r));
+}
+
+static int timestep(struct trial *t, uint64_t *r, int *length) {
+    int x = asdm_build_input(t->program, asdm_dim_const(1), asdm_dim_const(1), 1, ASDM_RATE_STEP);
+    *length = 1;
+    return asdm_build_timestep_embedding(t->program, x, 4 * test_random_int(r, 1, 80), test_random(r) % 2,
+                                         (float)(test_random(r) % 2));
+}
+
+const struct recipe recipes[] = {
+    {"conv", conv},
+    {"conv stride 2", conv_down},
+    {"conv + residual", conv_residual},
+    {"upsample, conv", conv_upsample},
+    {"linear", linear},
+    {"linear, activation", linear_activation},
+    {"linear + residual", linear_residual},
+    {"linear, geglu", linear_geglu},
+    {"concat, norm, conv + shortcut", concat_resnet},
+    {"group norm", group_norm},
+    {"time, group norm", group_norm_time},
+    {"layer norm", layer_norm},
+    {"self-attention", self_attention},
+    {"cross-attention", cross_attention},
+    {"activation", activation},
+    {"element-wise", elementwise},
+    {"planes", planes},
+    {"embedding", embedding},
+    {"timestep", timestep},
+};
+const int recipe_count = sizeof recipes / sizeof *recipes;
+
+struct trial trial_make(const struct recipe *recipe, uint64_t seed, int *ret_length) {
+    uint64_t random = seed;
+    struct trial trial = {.height = 1, .width = 1, .seed = seed};
+    struct asdm_error err;
+    trial.rows = test_random_int(&random, 1, 3);
+    trial.slots = test_random_int(&random, 1, 4);
+    trial.fill = (enum fill)(test_random(&random) % FILL_COUNT);
+    assert_int_equal(asdm_program_create(recipe->name, &trial.program, &err), ASDM_OK);
+    int x = recipe->build(&trial, &random, ret_length);
+    trial.output = asdm_build_export(trial.program, x, test_random(&random) % 2);
+    asdm_build_output(trial.program, trial.output);
+    if (asdm_program_finish(trial.program, &err) != ASDM_OK)
+        fail_msg("%s", err.message);
+    return trial;
+}

@@ -49,7 +49,7 @@ static float joined_at(const struct joined *j, int64_t token, int64_t channel) {
 /* ---- activations */
 
 static double gelu(double x) {
-    return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+    return 0.5 * x * erfc(-x * 0.70710678118654752440); /* 1 + erf would cancel in the tail */
 }
 
 static double activate(enum asdm_activation activation, double x) {

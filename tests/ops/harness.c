@@ -36,7 +36,7 @@ static float draw(uint64_t *state, enum fill fill) {
     case FILL_CONSTANT:
         return 0.75f;
     case FILL_SPARSE:
-        return test_random(state) % 16 ? 0 : 8 * x;
+        return test_random(state) % 16 ? 0 : 4 * x;
     case FILL_WIDE:
         return x * expf(2 * random_normal(state));
     default:

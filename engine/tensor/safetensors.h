@@ -12,9 +12,10 @@
 struct asdm_safetensors; /* an open file */
 
 /* Maps the file and reads its header in linear time (a sort more where it does not list tensors in the order of their
- * data). Refused (ERR_FORMAT, naming the file and the tensor): truncated files, header over 100 MB,
- * duplicate names, offsets that overlap, leave holes, pass the end or disagree with shape x dtype, bytes that belong to
- * no tensor, more than 8 dimensions, unknown JSON. `__metadata__` must be an object of strings. Unknown dtypes are listed as ASDM_OTHER_DTYPE. */
+ * data). Refused (ERR_FORMAT, naming the file and the tensor): truncated files, header over 100 MB, duplicate names,
+ * offsets that overlap, leave holes, pass the end or disagree with shape x dtype, bytes that belong to no tensor, more
+ * than 8 dimensions, unknown JSON. `__metadata__` must be an object of strings. Unknown dtypes are listed as
+ * ASDM_OTHER_DTYPE. */
 enum asdm_status asdm_safetensors_open(const char *path, struct asdm_safetensors **ret, struct asdm_error *err);
 /* The same over bytes that stay valid until close (tests and fuzzing); `name` stands for the path. */
 enum asdm_status asdm_safetensors_open_memory(const void *data, size_t size, const char *name,

@@ -146,11 +146,7 @@ static bool ends_with(const char *text, const char *ending) {
 static enum asdm_status open_file(struct asdm_checkpoint *c, const char *tokenizer, struct asdm_error *err) {
     if (ends_with(c->path, ".ckpt") || ends_with(c->path, ".bin") || ends_with(c->path, ".pt") || ends_with(c->path, ".pth"))
         return refuse_pickle(c->path, err);
-    if (!tokenizer)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT,
-                         "%s: a one-file checkpoint has no tokenizer; give its directory (--tokenizer DIR)", c->path);
-    c->tokenizer = strdup(tokenizer);
-    if (!c->tokenizer)
+    if (tokenizer && !(c->tokenizer = strdup(tokenizer)))
         return no_memory(c->path, err);
     ASDM_TRY(asdm_safetensors_open(c->path, &c->files[0], err));
     for (int i = 1; i < ASDM_COMPONENT_COUNT; i++)

@@ -24,7 +24,7 @@ enum asdm_checkpoint_layout {
 struct asdm_checkpoint {
     enum asdm_checkpoint_layout layout;
     char *path;
-    char *tokenizer; /* directory; NULL when random */
+    char *tokenizer; /* directory; NULL when there is none: random weights, or one file and none given */
     struct asdm_unet_config unet;
     struct asdm_vae_config vae;
     struct asdm_text_config text;
@@ -33,7 +33,7 @@ struct asdm_checkpoint {
     uint16_t *random; /* numbers that every random weight is a piece of */
 };
 
-/* `path` is a directory or a file; `tokenizer` a directory, needed for one-file checkpoints, NULL otherwise. */
+/* `path` is a directory or a file; `tokenizer` a directory in place of the model's own, which one-file checkpoints lack; or NULL. */
 enum asdm_status asdm_checkpoint_open(const char *path, const char *tokenizer, struct asdm_checkpoint **ret,
                                       struct asdm_error *err);
 /* "sd15", "sd21", "bk-base", "bk-small", "bk-tiny" with random weights, for measuring. */

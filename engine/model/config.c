@@ -84,8 +84,8 @@ static enum asdm_status read_blocks(const struct asdm_json *json, const char *na
                                     const char *plain, const char *attention, bool *ret, struct asdm_error *err) {
     const struct asdm_json *node = asdm_json_get(json, key);
     if (!node || asdm_json_type(node) != ASDM_JSON_ARRAY || asdm_json_count(node) != (size_t)stages)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: must be an array of %d block names, one per stage", name, key,
-                         stages);
+        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: must be an array of %d block names, one per entry of block_out_channels",
+                         name, key, stages);
     int i = 0;
     for (const struct asdm_json *item = asdm_json_first(node); item; item = asdm_json_next(item), i++) {
         const char *text = asdm_json_type(item) == ASDM_JSON_STRING ? asdm_json_string(item) : "";

@@ -1,6 +1,6 @@
 /* Pictures in flight. A picture is a slot: latents, history, prompts, timesteps, a sampler table and a place in it. A step
- * takes every picture that has a row of its table left, puts the rows of pictures of one size together into calls of the
- * UNet, then guides and updates each picture by its own row of coefficients. */
+ * takes every picture that has a row of its table left, puts the rows of pictures of one size (and precision) together into
+ * calls of the UNet, then guides and updates each picture by its own row of coefficients. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,14 +19,17 @@ struct picture {
     struct asdm_rng rng;
     double guidance_scale;
     int next;                       /* row of the table */
-    int prompt_slots[2];            /* the prompt's, the negative prompt's (ASDM_NONE: not guided) */
-    int timestep_first;             /* slot of the table's first row */
+    int fine_rows;                  /* the table's first rows run in fine precision */
+    /* By precision, ASDM_NONE where there is none: the prompt's slot and the negative prompt's, and that of the first of its timesteps. */
+    int prompt_slots[ASDM_PRECISION_COUNT][2];
+    int timestep_first[ASDM_PRECISION_COUNT];
     size_t count;                   /* numbers of the latents */
     float *memory;                  /* all that follow */
     size_t memory_bytes;
-    float *latents, *noise, *input, *predictions; /* [count], ..., [2][count]: negative, then prompt */
+    float *latents, *noise, *input, *prediction; /* [count] each; input: scaled for the UNet, prediction: guided */
     float *history[ASDM_SAMPLER_HISTORY_MAX];
     size_t prompt_tokens;
+    bool due; /* within a step: not evaluated yet */
 };
 
 struct asdm_batch {
@@ -66,13 +69,24 @@ enum asdm_status asdm_batch_create(struct asdm_model *model, int pictures_max, s
     return ASDM_OK;
 }
 
+/* Rows of a picture's table that run in a precision, and the first of them. */
+static int table_rows(const struct picture *picture, enum asdm_precision precision) {
+    return precision == ASDM_PRECISION_FINE ? picture->fine_rows : picture->table->row_count - picture->fine_rows;
+}
+
+static int table_first(const struct picture *picture, enum asdm_precision precision) {
+    return precision == ASDM_PRECISION_FINE ? 0 : picture->fine_rows;
+}
+
 static void drop_picture(struct asdm_batch *batch, struct picture *picture) {
-    struct asdm_denoiser *denoiser = &batch->model->denoiser;
-    for (int i = 0; i < 2; i++)
-        if (picture->prompt_slots[i] != ASDM_NONE)
-            asdm_denoiser_drop_prompt(denoiser, picture->prompt_slots[i]);
-    if (picture->timestep_first != ASDM_NONE)
-        asdm_denoiser_drop_timesteps(denoiser, picture->timestep_first, picture->table->row_count);
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
+        struct asdm_denoiser *denoiser = &batch->model->denoisers[p];
+        for (int i = 0; i < 2; i++)
+            if (picture->prompt_slots[p][i] != ASDM_NONE)
+                asdm_denoiser_drop_prompt(denoiser, picture->prompt_slots[p][i]);
+        if (picture->timestep_first[p] != ASDM_NONE)
+            asdm_denoiser_drop_timesteps(denoiser, picture->timestep_first[p], table_rows(picture, p));
+    }
     asdm_memory_unmap(picture->memory, picture->memory_bytes);
     free(picture->table);
     *picture = (struct picture){0};
@@ -134,14 +148,12 @@ static enum asdm_status ensure(void **memory, size_t *have, size_t bytes, const 
     return ASDM_OK;
 }
 
-/* Token ids, embeddings, then everything of the UNet that depends on the prompt alone. */
-static enum asdm_status add_prompt(struct asdm_batch *batch, const char *name, const char *text, int *ret_slot,
-                                   size_t *ret_tokens, struct asdm_error *err) {
+/* Token ids, embeddings, then everything of the UNet that depends on the prompt alone: prompt `which` of the picture. */
+static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *picture, int which, const char *name,
+                                   const char *text, size_t *ret_tokens, struct asdm_error *err) {
     struct asdm_model *model = batch->model;
     int32_t ids[ASDM_PROMPT_TOKENS];
     text = text ? text : "";
-    if (!model->tokenizer)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: a model with random weights has no tokenizer", name);
     size_t length = strlen(text);
     if (length > PROMPT_BYTES_MAX)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, PROMPT_BYTES_MAX, length);
@@ -152,38 +164,45 @@ static enum asdm_status add_prompt(struct asdm_batch *batch, const char *name, c
     if (!embeds)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the %s", name);
     status = asdm_text_encode(&model->text, ids, embeds, err);
-    if (status == ASDM_OK)
-        status = asdm_denoiser_add_prompt(&model->denoiser, embeds, ret_slot, err);
+    for (int p = 0; p < ASDM_PRECISION_COUNT && status == ASDM_OK; p++)
+        if (table_rows(picture, p))
+            status = asdm_denoiser_add_prompt(&model->denoisers[p], embeds, &picture->prompt_slots[p][which], err);
     free(embeds);
     return status;
 }
 
 static enum asdm_status add_prompts(struct asdm_batch *batch, struct picture *picture, const struct asdm_request *request,
                                     struct asdm_error *err) {
-    ASDM_TRY(add_prompt(batch, "prompt", request->prompt, &picture->prompt_slots[GUIDED], &picture->prompt_tokens, err));
+    ASDM_TRY(add_prompt(batch, picture, GUIDED, "prompt", request->prompt, &picture->prompt_tokens, err));
     if (!picture->order.guided)
         return ASDM_OK;
-    return add_prompt(batch, "negative prompt", request->negative_prompt, &picture->prompt_slots[PLAIN], NULL, err);
+    return add_prompt(batch, picture, PLAIN, "negative prompt", request->negative_prompt, NULL, err);
 }
 
 static enum asdm_status add_timesteps(struct asdm_batch *batch, struct picture *picture, struct asdm_error *err) {
-    int count = picture->table->row_count;
-    if (count == 0) /* strength 0: nothing to do */
-        return ASDM_OK;
-    float *timesteps = malloc((size_t)count * sizeof *timesteps);
-    if (!timesteps)
-        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for %d steps", count);
-    for (int i = 0; i < count; i++)
+    float timesteps[2 * ASDM_SAMPLER_STEPS_MAX + 8];
+    ASDM_ASSERT((size_t)picture->table->row_count <= sizeof timesteps / sizeof *timesteps);
+    for (int i = 0; i < picture->table->row_count; i++)
         timesteps[i] = (float)picture->table->rows[i].timestep;
-    enum asdm_status status =
-        asdm_denoiser_add_timesteps(&batch->model->denoiser, timesteps, count, &picture->timestep_first, err);
-    free(timesteps);
-    return status;
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
+        if (table_rows(picture, p))
+            ASDM_TRY(asdm_denoiser_add_timesteps(&batch->model->denoisers[p], timesteps + table_first(picture, p),
+                                                 table_rows(picture, p), &picture->timestep_first[p], err));
+    return ASDM_OK;
+}
+
+/* How many of the first evaluations are noisy enough for fine precision, where the model has it. */
+static int count_fine_rows(const struct asdm_model *model, const struct asdm_sampler_table *table) {
+    double limit = model->checkpoint->scheduler.train_steps * (ASDM_FINE_TIMESTEP_PERCENT / 100.0);
+    int rows = 0;
+    while (model->fine && rows < table->row_count && table->rows[rows].timestep >= limit)
+        rows++;
+    return rows;
 }
 
 /* The picture's own arrays, in one piece. */
 static enum asdm_status allocate(struct picture *picture, struct asdm_error *err) {
-    size_t arrays = 5 + (size_t)picture->table->history_count;
+    size_t arrays = 4 + (size_t)picture->table->history_count;
     picture->memory_bytes = arrays * picture->count * sizeof(float);
     void *memory;
     ASDM_TRY(asdm_memory_map(picture->memory_bytes, "a picture of this size", &memory, err));
@@ -191,8 +210,7 @@ static enum asdm_status allocate(struct picture *picture, struct asdm_error *err
     picture->latents = at;
     picture->noise = at += picture->count;
     picture->input = at += picture->count;
-    picture->predictions = at += picture->count;
-    at += picture->count;
+    picture->prediction = at += picture->count;
     for (int i = 0; i < picture->table->history_count; i++)
         picture->history[i] = at += picture->count;
     return ASDM_OK;
@@ -235,14 +253,18 @@ static enum asdm_status start_latents(struct asdm_batch *batch, struct picture *
 }
 
 /* Plans and memory for the size: refused before anything is computed. */
-static enum asdm_status prepare_size(struct asdm_batch *batch, const struct asdm_order *order, bool encodes,
+static enum asdm_status prepare_size(struct asdm_batch *batch, const struct picture *picture, bool encodes,
                                      struct asdm_error *err) {
+    const struct asdm_order *order = &picture->order;
     struct asdm_model *model = batch->model;
-    struct asdm_step_plan *plan;
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)order->height * (size_t)order->width;
     size_t rows = (size_t)batch->picture_max * ROWS_PER_PICTURE;
     size_t pixels = 3 * (size_t)order->height * (size_t)order->width * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    ASDM_TRY(asdm_denoiser_plan(&model->denoiser, order->guided ? 2 : 1, order->height, order->width, &plan, err));
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
+        struct asdm_step_plan *plan;
+        if (table_rows(picture, p))
+            ASDM_TRY(asdm_denoiser_plan(&model->denoisers[p], order->guided ? 2 : 1, order->height, order->width, &plan, err));
+    }
     ASDM_TRY(asdm_autoencoder_prepare_decode(&model->autoencoder, order->height, order->width, err));
     if (encodes)
         ASDM_TRY(asdm_autoencoder_prepare_encode(&model->autoencoder, order->height, order->width, err));
@@ -259,7 +281,8 @@ static enum asdm_status fill_picture(struct asdm_batch *batch, struct picture *p
     const struct asdm_order *order = &picture->order;
     ASDM_TRY(asdm_sampler_table_build(&batch->model->checkpoint->scheduler, order->sampler, order->schedule, order->steps,
                                       order->strength, &picture->table, err));
-    ASDM_TRY(prepare_size(batch, order, request->init_rgb != NULL, err));
+    picture->fine_rows = count_fine_rows(batch->model, picture->table);
+    ASDM_TRY(prepare_size(batch, picture, request->init_rgb != NULL, err));
     ASDM_TRY(allocate(picture, err));
     ASDM_TRY(add_prompts(batch, picture, request, err));
     ASDM_TRY(add_timesteps(batch, picture, err));
@@ -275,8 +298,8 @@ enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_r
         return asdm_fail(err, ASDM_ERR_MEMORY, "the batch is full: %d pictures", batch->picture_max);
     *picture = (struct picture){.order = order,
                                 .guidance_scale = request->guidance_scale,
-                                .prompt_slots = {ASDM_NONE, ASDM_NONE},
-                                .timestep_first = ASDM_NONE,
+                                .prompt_slots = {{ASDM_NONE, ASDM_NONE}, {ASDM_NONE, ASDM_NONE}},
+                                .timestep_first = {ASDM_NONE, ASDM_NONE},
                                 .count = (size_t)ASDM_LATENT_CHANNELS * (size_t)order.height * (size_t)order.width};
     asdm_rng_init(&picture->rng, request->rng == ASDM_REQUEST_TORCH ? ASDM_RNG_TORCH : ASDM_RNG_PHILOX, request->seed);
     enum asdm_status status = fill_picture(batch, picture, request, err);
@@ -298,33 +321,47 @@ static int rows_of(const struct picture *picture) {
     return picture->order.guided ? 2 : 1;
 }
 
-/* The rows of running pictures of one size: negative prompt first, as diffusers has them. */
-static int gather(struct asdm_batch *batch, int height, int width) {
-    int rows = 0;
-    for (int i = 0; i < batch->picture_max; i++) {
-        struct picture *picture = &batch->pictures[i];
-        if (!is_running(picture) || picture->order.height != height || picture->order.width != width)
-            continue;
-        const struct asdm_sampler_row *row = &picture->table->rows[picture->next];
-        for (size_t k = 0; k < picture->count; k++)
-            picture->input[k] = (float)(row->input_scale * picture->latents[k]);
-        for (int r = 0; r < rows_of(picture); r++, rows++) {
-            memcpy(batch->rows_in + (size_t)rows * picture->count, picture->input, picture->count * sizeof(float));
-            batch->prompt_slots[rows] = picture->prompt_slots[rows_of(picture) == 2 && r == 0 ? PLAIN : GUIDED];
-            batch->timestep_slots[rows] = picture->timestep_first + picture->next;
-        }
+/* Pictures whose rows go into one call: of one size, and in one precision at this step. */
+struct group {
+    int height, width;
+    enum asdm_precision precision;
+};
+
+static struct group group_of(const struct picture *picture) {
+    return (struct group){picture->order.height, picture->order.width,
+                          picture->next < picture->fine_rows ? ASDM_PRECISION_FINE : ASDM_PRECISION_MAIN};
+}
+
+static bool is_in_group(const struct picture *picture, const struct group *group) {
+    if (!is_running(picture))
+        return false;
+    struct group own = group_of(picture);
+    return own.height == group->height && own.width == group->width && own.precision == group->precision;
+}
+
+/* A picture's rows: the negative prompt's first, as diffusers has them. Returns how many. */
+static int gather_picture(struct asdm_batch *batch, struct picture *picture, const struct group *group, int first) {
+    const struct asdm_sampler_row *row = &picture->table->rows[picture->next];
+    int rows = rows_of(picture);
+    for (size_t k = 0; k < picture->count; k++)
+        picture->input[k] = (float)(row->input_scale * picture->latents[k]);
+    for (int r = 0; r < rows; r++) {
+        memcpy(batch->rows_in + (size_t)(first + r) * picture->count, picture->input, picture->count * sizeof(float));
+        batch->prompt_slots[first + r] = picture->prompt_slots[group->precision][rows == 2 && r == 0 ? PLAIN : GUIDED];
+        batch->timestep_slots[first + r] =
+            picture->timestep_first[group->precision] + picture->next - table_first(picture, group->precision);
     }
     return rows;
 }
 
 /* All gathered rows through the UNet, in calls of the sizes that plans are made for. */
-static enum asdm_status predict(struct asdm_batch *batch, int rows, int height, int width, struct asdm_error *err) {
-    struct asdm_denoiser *denoiser = &batch->model->denoiser;
-    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
+static enum asdm_status predict(struct asdm_batch *batch, const struct group *group, int rows, struct asdm_error *err) {
+    struct asdm_denoiser *denoiser = &batch->model->denoisers[group->precision];
+    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)group->height * (size_t)group->width;
     for (int done = 0; done < rows;) {
         struct asdm_step_plan *plan;
         int taken = asdm_denoiser_rows(rows - done);
-        ASDM_TRY(asdm_denoiser_plan(denoiser, taken, height, width, &plan, err));
+        ASDM_TRY(asdm_denoiser_plan(denoiser, taken, group->height, group->width, &plan, err));
         asdm_denoiser_run(denoiser, plan, batch->rows_in + (size_t)done * count, batch->prompt_slots + done,
                           batch->timestep_slots + done, batch->rows_out + (size_t)done * count);
         done += taken;
@@ -340,8 +377,8 @@ static void update(struct picture *picture, const float *predictions) {
         const float *plain = predictions, *guided = predictions + picture->count;
         float scale = (float)picture->guidance_scale;
         for (size_t i = 0; i < picture->count; i++)
-            picture->predictions[i] = plain[i] + scale * (guided[i] - plain[i]);
-        model = picture->predictions;
+            picture->prediction[i] = plain[i] + scale * (guided[i] - plain[i]);
+        model = picture->prediction;
     }
     if (row->draws_noise)
         asdm_rng_normal(&picture->rng, picture->noise, picture->count);
@@ -350,46 +387,33 @@ static void update(struct picture *picture, const float *predictions) {
     picture->next++;
 }
 
-/* One evaluation for all running pictures of one size; they are marked by `stepped`, the step's number. */
-static enum asdm_status step_size(struct asdm_batch *batch, int height, int width, struct asdm_error *err) {
-    int rows = gather(batch, height, width), row = 0;
-    ASDM_TRY(predict(batch, rows, height, width, err));
+/* One evaluation for all pictures of the group that are marked; unmarks them. */
+static enum asdm_status step_group(struct asdm_batch *batch, const struct group *group, struct asdm_error *err) {
+    int rows = 0, row = 0;
+    for (int i = 0; i < batch->picture_max; i++)
+        if (batch->pictures[i].due && is_in_group(&batch->pictures[i], group))
+            rows += gather_picture(batch, &batch->pictures[i], group, rows);
+    ASDM_TRY(predict(batch, group, rows, err));
     for (int i = 0; i < batch->picture_max; i++) {
         struct picture *picture = &batch->pictures[i];
-        if (!is_running(picture) || picture->order.height != height || picture->order.width != width)
+        if (!picture->due || !is_in_group(picture, group))
             continue;
-        int own = rows_of(picture);
+        picture->due = false;
         update(picture, batch->rows_out + (size_t)row * picture->count);
-        row += own;
+        row += rows_of(picture);
     }
     return ASDM_OK;
 }
 
-/* Whether an earlier picture has the same size, so that its group was stepped already. */
-static bool is_grouped(const struct asdm_batch *batch, int index) {
-    const struct asdm_order *order = &batch->pictures[index].order;
-    for (int i = 0; i < index; i++)
-        if (batch->pictures[i].id && batch->pictures[i].order.height == order->height &&
-            batch->pictures[i].order.width == order->width)
-            return true;
-    return false;
-}
-
-static bool group_runs(const struct asdm_batch *batch, const struct asdm_order *order) {
-    for (int i = 0; i < batch->picture_max; i++)
-        if (is_running(&batch->pictures[i]) && batch->pictures[i].order.height == order->height &&
-            batch->pictures[i].order.width == order->width)
-            return true;
-    return false;
-}
-
 enum asdm_status asdm_batch_step(struct asdm_batch *batch, bool *ret_worked, struct asdm_error *err) {
     bool worked = false;
+    for (int i = 0; i < batch->picture_max; i++)
+        batch->pictures[i].due = is_running(&batch->pictures[i]);
     for (int i = 0; i < batch->picture_max; i++) {
-        const struct asdm_order *order = &batch->pictures[i].order;
-        if (!batch->pictures[i].id || is_grouped(batch, i) || !group_runs(batch, order))
+        if (!batch->pictures[i].due)
             continue;
-        ASDM_TRY(step_size(batch, order->height, order->width, err));
+        struct group group = group_of(&batch->pictures[i]);
+        ASDM_TRY(step_group(batch, &group, err));
         worked = true;
     }
     if (ret_worked)

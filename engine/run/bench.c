@@ -31,7 +31,7 @@ static void call_done(struct call *call) {
 }
 
 static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) {
-    struct asdm_denoiser *denoiser = &call->model->denoiser;
+    struct asdm_denoiser *denoiser = &call->model->denoisers[ASDM_PRECISION_MAIN];
     float timestep = 500;
     int first;
     ASDM_TRY(asdm_denoiser_plan(denoiser, call->rows, call->height, call->width, &call->plan, err));
@@ -68,7 +68,7 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
-        asdm_denoiser_run(&model->denoiser, call->plan, call->in, call->prompt_slots, call->timestep_slots, call->out);
+        asdm_denoiser_run(&model->denoisers[ASDM_PRECISION_MAIN], call->plan, call->in, call->prompt_slots, call->timestep_slots, call->out);
         return ASDM_OK;
     }
     for (size_t row = 0; row < (size_t)call->rows; row++) {

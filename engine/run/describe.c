@@ -84,6 +84,7 @@ int asdm_model_describe(const struct asdm_model *model, int width, int height, s
         asdm_program_destroy(&unet.program);
     }
     s.component = ASDM_COMPONENT_VAE;
+    int vae_first = count;
     if (asdm_vae_encoder_build(&c->vae, &encoder, NULL) == ASDM_OK) {
         s.program = encoder.program;
         add_part(parts, room, &count, &s, "vae.encoder", "");
@@ -93,6 +94,14 @@ int asdm_model_describe(const struct asdm_model *model, int width, int height, s
         s.program = decoder.program;
         add_part(parts, room, &count, &s, "vae.decoder", "");
         asdm_program_destroy(&decoder.program);
+    }
+    if (count == vae_first + 2 && count < room) {
+        struct asdm_model_part whole = parts[vae_first];
+        snprintf(whole.name, sizeof whole.name, "vae");
+        whole.parameters += parts[vae_first + 1].parameters;
+        whole.gmac += parts[vae_first + 1].gmac;
+        whole.bytes += parts[vae_first + 1].bytes;
+        parts[count++] = whole;
     }
     s.component = ASDM_COMPONENT_TEXT;
     if (asdm_text_encoder_build(&c->text, ASDM_PROMPT_TOKENS, &text, NULL) == ASDM_OK) {

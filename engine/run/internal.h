@@ -13,13 +13,20 @@
 
 enum { ASDM_PROMPT_TOKENS = 77, ASDM_LATENT_CHANNELS = 4, ASDM_PIXELS_PER_LATENT = 8 };
 
+/* In bfloat16 the rounding of the first, noisiest steps can tip what a prompt leaves open (a sky, a side) to another picture
+ * altogether, while later steps only lose fine detail. So the steps from 80 % of the training timesteps up run in float32, as
+ * long as that copy of the weights is small. */
+enum asdm_precision { ASDM_PRECISION_MAIN, ASDM_PRECISION_FINE, ASDM_PRECISION_COUNT };
+enum { ASDM_FINE_PARAMETERS_MAX = 64 << 20, ASDM_FINE_TIMESTEP_PERCENT = 80 };
+
 struct asdm_model {
     struct asdm_checkpoint *checkpoint;
     struct asdm_tokenizer *tokenizer; /* NULL: random weights */
     struct asdm_backend *backend;
-    struct asdm_weight_store *weights[ASDM_COMPONENT_COUNT];
+    struct asdm_backend *fine; /* float32, for the text encoder and the noisiest steps of a small bfloat16 model; else NULL */
+    struct asdm_weight_store *weights[ASDM_COMPONENT_COUNT], *fine_weights; /* of the UNet */
     struct asdm_text text;
-    struct asdm_denoiser denoiser;
+    struct asdm_denoiser denoisers[ASDM_PRECISION_COUNT]; /* FINE: only with a fine back end */
     struct asdm_autoencoder autoencoder;
     enum asdm_sampler sampler; /* the checkpoint's default */
 };

@@ -23,37 +23,68 @@ static enum asdm_status create_stores(struct asdm_model *model, struct asdm_erro
     return ASDM_OK;
 }
 
-/* Builds each component's programs, checks the file against them, and hands them over. */
-static enum asdm_status build_components(struct asdm_model *model, struct asdm_error *err) {
-    struct asdm_checkpoint *c = model->checkpoint;
-    struct asdm_text_encoder text = {0};
-    struct asdm_unet unet = {0};
+/* A UNet small enough to be kept in float32 beside bfloat16. */
+static bool wants_fine(const struct asdm_model *model, const struct asdm_program *unet) {
+    double parameters = 0;
+    for (int i = 0; i < unet->weight_count; i++) {
+        double count = 1;
+        for (int j = 0; j < unet->weights[i].rank; j++)
+            count *= (double)unet->weights[i].dims[j];
+        parameters += count;
+    }
+    return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_FINE_PARAMETERS_MAX;
+}
+
+static enum asdm_status create_denoiser(struct asdm_model *model, enum asdm_precision precision, struct asdm_backend *backend,
+                                        struct asdm_weight_store *weights, struct asdm_error *err) {
+    struct asdm_unet unet;
+    ASDM_TRY(asdm_unet_build(&model->checkpoint->unet, ASDM_PROMPT_TOKENS, &unet, err));
+    return asdm_denoiser_create(&model->denoisers[precision], &unet, backend, weights, err);
+}
+
+static enum asdm_status build_unet(struct asdm_model *model, int threads, struct asdm_error *err) {
+    struct asdm_unet unet;
+    ASDM_TRY(asdm_unet_build(&model->checkpoint->unet, ASDM_PROMPT_TOKENS, &unet, err));
+    enum asdm_status status = asdm_checkpoint_verify(model->checkpoint, ASDM_COMPONENT_UNET, &unet.program, 1, err);
+    bool fine = wants_fine(model, unet.program);
+    asdm_program_destroy(&unet.program);
+    if (status != ASDM_OK)
+        return status;
+    ASDM_TRY(create_denoiser(model, ASDM_PRECISION_MAIN, model->backend, model->weights[ASDM_COMPONENT_UNET], err));
+    if (!fine)
+        return ASDM_OK;
+    struct asdm_weight_source source = asdm_checkpoint_source(model->checkpoint, ASDM_COMPONENT_UNET);
+    ASDM_TRY(asdm_weight_store_create(&source, &model->fine_weights, err));
+    ASDM_TRY(model->backend->class->create(0, threads, ASDM_DTYPE_FP32, &model->fine, err));
+    return create_denoiser(model, ASDM_PRECISION_FINE, model->fine, model->fine_weights, err);
+}
+
+static enum asdm_status build_text(struct asdm_model *model, struct asdm_error *err) {
+    struct asdm_text_encoder text;
+    const struct asdm_text_config *config = &model->checkpoint->text;
+    ASDM_TRY(asdm_text_encoder_build(config, ASDM_PROMPT_TOKENS, &text, err));
+    enum asdm_status status = asdm_checkpoint_verify(model->checkpoint, ASDM_COMPONENT_TEXT, &text.program, 1, err);
+    if (status != ASDM_OK) {
+        asdm_program_destroy(&text.program);
+        return status;
+    }
+    return asdm_text_create(&model->text, &text, ASDM_PROMPT_TOKENS, config->hidden_size,
+                            model->fine ? model->fine : model->backend, model->weights[ASDM_COMPONENT_TEXT], err);
+}
+
+static enum asdm_status build_vae(struct asdm_model *model, struct asdm_error *err) {
     struct asdm_vae_decoder decoder = {0};
     struct asdm_vae_encoder encoder = {0};
-    enum asdm_status status = asdm_text_encoder_build(&c->text, ASDM_PROMPT_TOKENS, &text, err);
+    const struct asdm_vae_config *config = &model->checkpoint->vae;
+    enum asdm_status status = asdm_vae_decoder_build(config, &decoder, err);
     if (status == ASDM_OK)
-        status = asdm_unet_build(&c->unet, ASDM_PROMPT_TOKENS, &unet, err);
+        status = asdm_vae_encoder_build(config, &encoder, err);
     if (status == ASDM_OK)
-        status = asdm_vae_decoder_build(&c->vae, &decoder, err);
-    if (status == ASDM_OK)
-        status = asdm_vae_encoder_build(&c->vae, &encoder, err);
-    if (status == ASDM_OK)
-        status = asdm_checkpoint_verify(c, ASDM_COMPONENT_UNET, &unet.program, 1, err);
-    if (status == ASDM_OK)
-        status = asdm_checkpoint_verify(c, ASDM_COMPONENT_TEXT, &text.program, 1, err);
-    if (status == ASDM_OK)
-        status = asdm_checkpoint_verify(c, ASDM_COMPONENT_VAE,
+        status = asdm_checkpoint_verify(model->checkpoint, ASDM_COMPONENT_VAE,
                                         (struct asdm_program *[]){encoder.program, decoder.program}, 2, err);
     if (status == ASDM_OK)
-        status = asdm_text_create(&model->text, &text, ASDM_PROMPT_TOKENS, c->text.hidden_size, model->backend,
-                                  model->weights[ASDM_COMPONENT_TEXT], err);
-    if (status == ASDM_OK)
-        status = asdm_denoiser_create(&model->denoiser, &unet, model->backend, model->weights[ASDM_COMPONENT_UNET], err);
-    if (status == ASDM_OK)
-        status = asdm_autoencoder_create(&model->autoencoder, &decoder, &encoder, c->vae.scaling_factor, model->backend,
+        status = asdm_autoencoder_create(&model->autoencoder, &decoder, &encoder, config->scaling_factor, model->backend,
                                          model->weights[ASDM_COMPONENT_VAE], err);
-    asdm_program_destroy(&text.program);
-    asdm_program_destroy(&unet.program);
     asdm_program_destroy(&decoder.program);
     asdm_program_destroy(&encoder.program);
     return status;
@@ -83,7 +114,11 @@ static enum asdm_status open_model(struct asdm_checkpoint *checkpoint, const str
     if (status == ASDM_OK)
         status = create_stores(model, err);
     if (status == ASDM_OK)
-        status = build_components(model, err);
+        status = build_unet(model, options->threads, err);
+    if (status == ASDM_OK)
+        status = build_text(model, err);
+    if (status == ASDM_OK)
+        status = build_vae(model, err);
     if (status == ASDM_OK && checkpoint->tokenizer)
         status = open_tokenizer(model, err);
     if (status != ASDM_OK) {
@@ -117,10 +152,14 @@ void asdm_model_close(struct asdm_model **model) {
     if (!m)
         return;
     asdm_autoencoder_done(&m->autoencoder);
-    asdm_denoiser_done(&m->denoiser);
+    for (int i = 0; i < ASDM_PRECISION_COUNT; i++)
+        asdm_denoiser_done(&m->denoisers[i]);
     asdm_text_done(&m->text);
     for (int i = 0; i < ASDM_COMPONENT_COUNT; i++)
         asdm_weight_store_destroy(&m->weights[i]);
+    asdm_weight_store_destroy(&m->fine_weights);
+    if (m->fine)
+        m->fine->class->destroy(m->fine);
     if (m->backend)
         m->backend->class->destroy(m->backend);
     asdm_tokenizer_close(&m->tokenizer);

@@ -46,6 +46,9 @@ enum asdm_status asdm_order_resolve(const struct asdm_model *model, const struct
     struct asdm_order order = {.steps = request->steps,
                                .strength = request->init_rgb ? request->strength : -1,
                                .guided = request->guidance_scale > 1};
+    if (!model->tokenizer)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: has no tokenizer; give its directory (--tokenizer DIR)",
+                         model->checkpoint->path);
     ASDM_TRY(resolve_size(model, request, &order, err));
     ASDM_TRY(resolve_sampler(model, request, &order, err));
     if (request->steps < 1 || request->steps > ASDM_SAMPLER_STEPS_MAX)

@@ -31,19 +31,6 @@ struct asdm_safetensors {
     struct asdm_key_table keys;
 };
 
-/* What the format names and how wide it is. Types outside the table can only be listed. */
-static const struct {
-    const char *name;
-    enum asdm_dtype dtype;
-    size_t bytes;
-} dtypes[] = {
-    {"F32", ASDM_F32, 4},          {"F16", ASDM_F16, 2},         {"BF16", ASDM_BF16, 2},
-    {"I64", ASDM_I64, 8},          {"I32", ASDM_I32, 4},         {"F64", ASDM_OTHER_DTYPE, 8},
-    {"I16", ASDM_OTHER_DTYPE, 2},  {"I8", ASDM_OTHER_DTYPE, 1},  {"U8", ASDM_OTHER_DTYPE, 1},
-    {"U16", ASDM_OTHER_DTYPE, 2},  {"U32", ASDM_OTHER_DTYPE, 4}, {"U64", ASDM_OTHER_DTYPE, 8},
-    {"BOOL", ASDM_OTHER_DTYPE, 1},
-};
-
 /* One tensor's JSON. */
 struct entry {
     enum { HAS_DTYPE = 1, HAS_SHAPE = 2, HAS_OFFSETS = 4, HAS_ALL = 7 } has;
@@ -129,12 +116,10 @@ static enum asdm_status read_dtype(struct asdm_json_scan *scan, struct entry *en
     struct asdm_json_text text;
     ASDM_TRY(asdm_json_scan_string(scan, &text, err));
     entry->dtype = ASDM_OTHER_DTYPE;
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (asdm_json_text_equals(&text, dtypes[i].name)) {
-            entry->dtype = dtypes[i].dtype;
-            entry->dtype_bytes = dtypes[i].bytes;
-        }
-    }
+    for (int dtype = 0; dtype < ASDM_OTHER_DTYPE; dtype++)
+        if (asdm_json_text_equals(&text, asdm_dtype_name(dtype)))
+            entry->dtype = dtype;
+    entry->dtype_bytes = asdm_dtype_bytes(entry->dtype);
     return ASDM_OK;
 }
 
@@ -185,9 +170,13 @@ static enum asdm_status read_entry(const struct asdm_safetensors *file, const ch
         if (entry.has & 1 << key)
             return asdm_json_scan_fail(scan, text.raw - 1, err, "a tensor's description has \"%s\" twice", keys[key]);
         entry.has |= 1 << key;
-        ASDM_TRY(key == 0   ? read_dtype(scan, &entry, err)
-                 : key == 1 ? read_shape(file, name, scan, &entry, err)
-                            : read_offsets(scan, &entry, err));
+        enum asdm_status status = key == 0   ? read_dtype(scan, &entry, err)
+                                  : key == 1 ? read_shape(file, name, scan, &entry, err)
+                                             : read_offsets(scan, &entry, err);
+        if (status != ASDM_OK && err && !strstr(err->message, name)) /* the scanner knows lines, not tensors */
+            asdm_fail_context(err, status, "tensor %s", name);
+        if (status != ASDM_OK)
+            return status;
     }
     if (entry.has != HAS_ALL)
         return fail_tensor(file, name, err,

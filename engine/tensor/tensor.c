@@ -8,14 +8,11 @@
 
 size_t asdm_dtype_bytes(enum asdm_dtype dtype) {
     switch (dtype) {
-    case ASDM_F32:
-    case ASDM_I32:
-        return 4;
-    case ASDM_F16:
-    case ASDM_BF16:
-        return 2;
-    case ASDM_I64:
-        return 8;
+#define DTYPE_BYTES(symbol, name, bytes)                                                                               \
+    case symbol:                                                                                                       \
+        return bytes;
+        ASDM_DTYPE_LIST(DTYPE_BYTES)
+#undef DTYPE_BYTES
     case ASDM_OTHER_DTYPE:
         break;
     }
@@ -24,16 +21,11 @@ size_t asdm_dtype_bytes(enum asdm_dtype dtype) {
 
 const char *asdm_dtype_name(enum asdm_dtype dtype) {
     switch (dtype) {
-    case ASDM_F32:
-        return "F32";
-    case ASDM_F16:
-        return "F16";
-    case ASDM_BF16:
-        return "BF16";
-    case ASDM_I64:
-        return "I64";
-    case ASDM_I32:
-        return "I32";
+#define DTYPE_NAME(symbol, name, bytes)                                                                                \
+    case symbol:                                                                                                       \
+        return name;
+        ASDM_DTYPE_LIST(DTYPE_NAME)
+#undef DTYPE_NAME
     case ASDM_OTHER_DTYPE:
         break;
     }

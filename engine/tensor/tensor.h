@@ -5,7 +5,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum asdm_dtype { ASDM_F32, ASDM_F16, ASDM_BF16, ASDM_I64, ASDM_I32, ASDM_OTHER_DTYPE };
+/* One list: symbol, name as safetensors writes it, bytes. Weights are of the first three. */
+#define ASDM_DTYPE_LIST(X)                                                                                             \
+    X(ASDM_F32, "F32", 4)                                                                                              \
+    X(ASDM_F16, "F16", 2)                                                                                              \
+    X(ASDM_BF16, "BF16", 2)                                                                                            \
+    X(ASDM_I64, "I64", 8)                                                                                              \
+    X(ASDM_I32, "I32", 4)                                                                                              \
+    X(ASDM_F64, "F64", 8)                                                                                              \
+    X(ASDM_I16, "I16", 2)                                                                                              \
+    X(ASDM_I8, "I8", 1)                                                                                                \
+    X(ASDM_U8, "U8", 1)                                                                                                \
+    X(ASDM_U16, "U16", 2)                                                                                              \
+    X(ASDM_U32, "U32", 4)                                                                                              \
+    X(ASDM_U64, "U64", 8)                                                                                              \
+    X(ASDM_BOOL, "BOOL", 1)
+
+enum asdm_dtype {
+#define ASDM_DTYPE_ENUM(symbol, name, bytes) symbol,
+    ASDM_DTYPE_LIST(ASDM_DTYPE_ENUM)
+#undef ASDM_DTYPE_ENUM
+    ASDM_OTHER_DTYPE /* none of these: can only be listed */
+};
 
 enum { ASDM_RANK_MAX = 8 };
 

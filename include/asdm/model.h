@@ -53,7 +53,7 @@ struct asdm_model_part {
 };
 
 /* Describes the parts for pictures of width x height into `parts` (at most `room`); returns how many there are. The blocks of the UNet come first,
- * then "unet", "vae.encoder", "vae.decoder", "text_encoder". */
+ * then "unet", "vae.encoder", "vae.decoder", "vae" (both), "text_encoder". */
 int asdm_model_describe(const struct asdm_model *model, int width, int height, struct asdm_model_part *parts, int room);
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -51,7 +52,7 @@ static bool parse_integer(const char *text, int64_t min, int64_t max, int *ret) 
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (errno || end == text || *end || value < min || value > max)
+    if (errno || isspace((unsigned char)*text) || end == text || *end || value < min || value > max)
         return false;
     *ret = (int)value;
     return true;
@@ -61,7 +62,7 @@ static bool parse_seed(const char *text, uint64_t *ret) {
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (errno || end == text || *end || strchr(text, '-'))
+    if (errno || isspace((unsigned char)*text) || end == text || *end || strchr(text, '-'))
         return false;
     *ret = value;
     return true;
@@ -71,7 +72,7 @@ static bool parse_real(const char *text, double least, double most, double *ret)
     char *end;
     errno = 0;
     double value = strtod(text, &end);
-    if (errno || end == text || *end || !(value >= least && value <= most))
+    if (errno || isspace((unsigned char)*text) || end == text || *end || !(value >= least && value <= most))
         return false;
     *ret = value;
     return true;

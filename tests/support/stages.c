@@ -64,7 +64,7 @@ static enum asdm_status unet(struct run *run) {
     float *embeds[2] = {read_floats(run, "negative_prompt_embeds", &negative), read_floats(run, "prompt_embeds", &prompt)};
     if (!latents)
         return ASDM_OK;
-    struct asdm_denoiser *denoiser = &run->model->denoiser;
+    struct asdm_denoiser *denoiser = &run->model->denoisers[ASDM_PRECISION_MAIN];
     struct asdm_step_plan *plan;
     int rows = (int)in->dims[0], first;
     int32_t prompts[16], times[16];

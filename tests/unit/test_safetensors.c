@@ -272,7 +272,8 @@ static void other_dtypes_are_listed(void **state) {
                                 "\"c\":{\"dtype\":\"\",\"shape\":[4],\"data_offsets\":[8,10]},"
                                 "\"d\":{\"dtype\":\"f32\",\"shape\":[1],\"data_offsets\":[10,14]}}",
                                 14);
-    for (size_t i = 0; i < 4; i++)
+    assert_int_equal(asdm_safetensors_at(o.file, 0)->dtype, ASDM_U8);
+    for (size_t i = 1; i < 4; i++)
         assert_int_equal(asdm_safetensors_at(o.file, i)->dtype, ASDM_OTHER_DTYPE);
     assert_int_equal(asdm_safetensors_find(o.file, "b")->bytes, 5);
     assert_int_equal(asdm_safetensors_find(o.file, "c")->count, 4);

@@ -5,6 +5,7 @@
  * Both matrix products run through one small kernel: MR rows of the left factor times a panel of up to 4 vectors of columns
  * of the right one, accumulated in registers. Keys are packed as panels [panel][dim][columns = keys], values as
  * [key block][panel][key][columns = dims], both padded with zeros to whole vectors. */
+#include <float.h>
 #include <string.h>
 
 #include "cpu/vector_types.h"
@@ -191,7 +192,7 @@ void CPU_NAME(cpu_attend)(const struct cpu_attend *b) {
         const element *q = (const element *)b->q + i * b->q_pitch;
         for (size_t d = 0; d < b->dim; d++)
             s.q[i * b->dim + d] = load(q[d]) * b->scale;
-        s.most[i] = -INFINITY;
+        s.most[i] = -FLT_MAX; /* no score is smaller */
         s.total[i] = 0;
     }
     for (size_t first = 0; first < b->key_count; first += CPU_KEY_BLOCK) {

@@ -33,7 +33,7 @@ static int build_mid(struct asdm_program *p, const struct asdm_vae_config *c, in
 
 static int build_head(struct asdm_program *p, const struct asdm_vae_config *c, int x, const char *side, int channels) {
     x = asdm_build_group_norm(p, x, asdm_build_name(p, "%s.conv_norm_out", side), c->norm_groups, NORM_EPS);
-    x = asdm_build_activation(p, x, c->activation);
+    x = asdm_build_activation(p, x, ASDM_ACT_SILU); /* here diffusers does not look at act_fn */
     return asdm_build_conv2d(p, x, asdm_build_name(p, "%s.conv_out", side), channels, 3, 1, 1, 1);
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import tensorfile
 
 def wanted(zoo, case):
     base = zoo / "cases" / case["name"]
-    return tensorfile.read(base.with_suffix(".safetensors")), pictures.read_rgb(base.with_suffix(".png"))
+    return tensorfile.read(Path(f"{base}.safetensors")), pictures.read_rgb(Path(f"{base}.png"))  # names have dots of their own
 
 
 def model_options(zoo, case):

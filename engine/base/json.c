@@ -7,12 +7,12 @@
 #include <cjson/cJSON.h>
 
 #include "base/arena.h"
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_scan.h"
 #include "base/key_table.h"
 
-enum { DEPTH_MAX = 64 };
 
 /* The strict pass before cJSON, which takes much that is not JSON. */
 struct check {
@@ -51,8 +51,8 @@ static enum asdm_status check_key(struct check *check, uint32_t object) {
 
 /* An array or an object, from its bracket to the closing one. */
 static enum asdm_status check_nested(struct check *check, char close, int depth) {
-    if (depth == DEPTH_MAX)
-        return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "nested deeper than %d levels", DEPTH_MAX);
+    if (depth == ASDM_LIMIT_CONFIG_DEPTH)
+        return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "nested deeper than %d levels", ASDM_LIMIT_CONFIG_DEPTH);
     check->scan.at++;
     uint32_t object = check->objects++;
     bool first = true, more;

@@ -8,6 +8,7 @@
 
 #include <png.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_scan.h"
@@ -99,9 +100,9 @@ static enum asdm_status check_head(const unsigned char *data, size_t size, const
     if (size < HEAD_BYTES || memcmp(data + 12, "IHDR", 4) != 0)
         return asdm_fail(err, ASDM_ERR_FORMAT, "%s: damaged PNG: no header after the signature", name);
     uint32_t width = big_endian(data + 16), height = big_endian(data + 20);
-    if (width > ASDM_PNG_SIDE_MAX || height > ASDM_PNG_SIDE_MAX)
+    if (width > ASDM_LIMIT_IMAGE_SIDE || height > ASDM_LIMIT_IMAGE_SIDE)
         return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %u x %u pixels, at most %d a side are allowed", name, width, height,
-                         ASDM_PNG_SIDE_MAX);
+                         ASDM_LIMIT_IMAGE_SIDE);
     if ((uint64_t)width * height > pixels_max)
         return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %u x %u pixels, at most %zu in all are allowed", name, width,
                          height, pixels_max);
@@ -133,7 +134,7 @@ static void ignore_ancillary(png_structp png) {
 }
 
 static void set_limits(png_structp png) {
-    png_set_user_limits(png, ASDM_PNG_SIDE_MAX, ASDM_PNG_SIDE_MAX);
+    png_set_user_limits(png, ASDM_LIMIT_IMAGE_SIDE, ASDM_LIMIT_IMAGE_SIDE);
     png_set_chunk_malloc_max(png, CHUNK_BYTES_MAX);
     png_set_chunk_cache_max(png, CHUNK_COUNT_MAX);
 }

@@ -12,11 +12,9 @@ struct asdm_image {
     uint8_t *rgb;           /* height * width * 3, malloc'ed */
 };
 
-enum { ASDM_PNG_SIDE_MAX = 16384 }; /* pixels per side that the reader accepts */
-
 /* Decodes a PNG in memory to 8-bit RGB: palette, grey, 16-bit (scaled), interlaced files and alpha (dropped, the
  * colours under it are kept, as PIL's convert("RGB") does) all work. `name` starts the error messages. Refused, before
- * unpacking: more than ASDM_PNG_SIDE_MAX per side or `pixels_max` in all, chunks over 16 MiB other than image
+ * unpacking: more than ASDM_LIMIT_IMAGE_SIDE per side or `pixels_max` in all, chunks over 16 MiB other than image
  * data. ERR_FORMAT; names JPEG, WebP and others where they are handed in instead. */
 enum asdm_status asdm_png_decode(const void *data, size_t size, const char *name, size_t pixels_max,
                                  struct asdm_image *ret, struct asdm_error *err);

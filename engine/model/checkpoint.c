@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "model/names.h"
@@ -30,7 +31,7 @@ static enum asdm_status no_memory(const char *path, struct asdm_error *err) {
 static enum asdm_status read_config(const char *directory, const char *name, struct asdm_json **ret, char path[4096],
                                     struct asdm_error *err) {
     snprintf(path, 4096, "%s/%s", directory, name);
-    return asdm_json_read(path, ASDM_CONFIG_BYTES_MAX, ret, err);
+    return asdm_json_read(path, ASDM_LIMIT_CONFIG_BYTES, ret, err);
 }
 
 /* Pickles run code when they are loaded; nothing here reads them. */

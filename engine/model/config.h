@@ -10,7 +10,7 @@
 #include "base/json.h"
 #include "ops/op.h"
 
-enum { ASDM_STAGES_MAX = 8, ASDM_LAYERS_MAX = 16, ASDM_CONFIG_BYTES_MAX = 4 << 20 };
+enum { ASDM_STAGES_MAX = 8, ASDM_LAYERS_MAX = 16 };
 
 /* unet/config.json (diffusers' UNet2DConditionModel). Stages are counted from the largest map down. */
 struct asdm_unet_config {

@@ -4,13 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/resize.h"
 #include "base/rng.h"
 #include "run/request.h"
 
-enum { PROMPT_BYTES_MAX = 1 << 20, ROWS_PER_PICTURE = 2, GUIDED = 0, PLAIN = 1 /* prompts of a picture */ };
+enum { ROWS_PER_PICTURE = 2, GUIDED = 0, PLAIN = 1 /* prompts of a picture */ };
 
 struct picture {
     uint64_t id; /* 0: the slot is free */
@@ -155,8 +156,8 @@ static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *pic
     int32_t ids[ASDM_PROMPT_TOKENS];
     text = text ? text : "";
     size_t length = strlen(text);
-    if (length > PROMPT_BYTES_MAX)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, PROMPT_BYTES_MAX, length);
+    if (length > ASDM_LIMIT_PROMPT_BYTES)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, ASDM_LIMIT_PROMPT_BYTES, length);
     enum asdm_status status = asdm_tokenizer_encode(model->tokenizer, text, length, ids, ASDM_PROMPT_TOKENS, ret_tokens, err);
     if (status != ASDM_OK)
         return asdm_fail_context(err, status, "%s", name);
@@ -180,7 +181,7 @@ static enum asdm_status add_prompts(struct asdm_batch *batch, struct picture *pi
 }
 
 static enum asdm_status add_timesteps(struct asdm_batch *batch, struct picture *picture, struct asdm_error *err) {
-    float timesteps[2 * ASDM_SAMPLER_STEPS_MAX + 8];
+    float timesteps[2 * ASDM_LIMIT_STEPS + 8];
     ASDM_ASSERT((size_t)picture->table->row_count <= sizeof timesteps / sizeof *timesteps);
     for (int i = 0; i < picture->table->row_count; i++)
         timesteps[i] = (float)picture->table->rows[i].timestep;
@@ -193,7 +194,7 @@ static enum asdm_status add_timesteps(struct asdm_batch *batch, struct picture *
 
 /* How many of the first evaluations are noisy enough for fine precision, where the model has it. */
 static int count_fine_rows(const struct asdm_model *model, const struct asdm_sampler_table *table) {
-    double limit = model->checkpoint->scheduler.train_steps * (ASDM_FINE_TIMESTEP_PERCENT / 100.0);
+    double limit = model->checkpoint->scheduler.train_steps * (ASDM_LIMIT_FINE_TIMESTEP_PERCENT / 100.0);
     int rows = 0;
     while (model->fine && rows < table->row_count && table->rows[rows].timestep >= limit)
         rows++;

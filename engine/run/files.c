@@ -2,16 +2,15 @@
 
 #include <stdlib.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/png.h"
 #include "tensor/safetensors.h"
 
-enum { PIXELS_MAX = 64 << 20 };
-
 enum asdm_status asdm_read_png(const char *path, uint8_t **ret_rgb, int *ret_width, int *ret_height, struct asdm_error *err) {
     struct asdm_image image;
-    ASDM_TRY(asdm_png_read(path, PIXELS_MAX, &image, err));
+    ASDM_TRY(asdm_png_read(path, ASDM_LIMIT_IMAGE_PIXELS, &image, err));
     *ret_rgb = image.rgb;
     *ret_width = (int)image.width;
     *ret_height = (int)image.height;

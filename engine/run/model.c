@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 
 /* ---- opening */
@@ -32,7 +33,7 @@ static bool wants_fine(const struct asdm_model *model, const struct asdm_program
             count *= (double)unet->weights[i].dims[j];
         parameters += count;
     }
-    return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_FINE_PARAMETERS_MAX;
+    return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_LIMIT_FINE_PARAMETERS;
 }
 
 static enum asdm_status create_denoiser(struct asdm_model *model, enum asdm_precision precision, struct asdm_backend *backend,

@@ -3,9 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
-
-enum { GUIDANCE_MAX = 1000 };
 
 void asdm_request_init(struct asdm_request *request) {
     *request = (struct asdm_request){.steps = 25, .guidance_scale = 7.5, .strength = 0.75};
@@ -51,10 +50,10 @@ enum asdm_status asdm_order_resolve(const struct asdm_model *model, const struct
                          model->checkpoint->path);
     ASDM_TRY(resolve_size(model, request, &order, err));
     ASDM_TRY(resolve_sampler(model, request, &order, err));
-    if (request->steps < 1 || request->steps > ASDM_SAMPLER_STEPS_MAX)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "steps: must be from 1 to %d, is %d", ASDM_SAMPLER_STEPS_MAX, request->steps);
-    if (!(fabs(request->guidance_scale) <= GUIDANCE_MAX))
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "guidance scale: must be from -%d to %d, is %g", GUIDANCE_MAX, GUIDANCE_MAX,
+    if (request->steps < 1 || request->steps > ASDM_LIMIT_STEPS)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "steps: must be from 1 to %d, is %d", ASDM_LIMIT_STEPS, request->steps);
+    if (!(fabs(request->guidance_scale) <= ASDM_LIMIT_GUIDANCE))
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "guidance scale: must be from -%d to %d, is %g", ASDM_LIMIT_GUIDANCE, ASDM_LIMIT_GUIDANCE,
                          request->guidance_scale);
     if (request->init_rgb && !(request->strength >= 0 && request->strength <= 1))
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "strength: must be from 0 to 1, is %g", request->strength);

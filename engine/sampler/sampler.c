@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asdm_limits.h"
 #include "base/error.h"
 #include "sampler/build.h"
 
@@ -176,7 +177,7 @@ struct asdm_linear asdm_linear_of(enum asdm_sampler_input input) {
 
 static enum asdm_status check_request(const struct asdm_scheduler_config *config, enum asdm_sampler sampler,
                                       enum asdm_schedule schedule, int steps, double strength, struct asdm_error *err) {
-    int most = config->train_steps < ASDM_SAMPLER_STEPS_MAX ? config->train_steps : ASDM_SAMPLER_STEPS_MAX;
+    int most = config->train_steps < ASDM_LIMIT_STEPS ? config->train_steps : ASDM_LIMIT_STEPS;
     if (steps < 1 || steps > most)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "steps must be from 1 to %d, are %d", most, steps);
     if (isnan(strength) || strength > 1.0)

@@ -35,8 +35,7 @@ enum asdm_schedule {
 };
 
 enum {
-    ASDM_SAMPLER_HISTORY_MAX = 5, /* saved tensors beside the latents */
-    ASDM_SAMPLER_STEPS_MAX = 1000
+    ASDM_SAMPLER_HISTORY_MAX = 5 /* saved tensors beside the latents */
 };
 
 /* Columns of a row's matrix: what a sampler can see. */

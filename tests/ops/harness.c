@@ -55,7 +55,7 @@ static void fill_numbers(float *dst, size_t count, uint64_t seed, enum fill fill
 
 struct weights {
     const struct trial *trial;
-    float *kept[256];
+    float *kept[4096];
     int count;
 };
 
@@ -73,7 +73,7 @@ static enum asdm_status find_weight(void *user, const struct asdm_weight *weight
     }
     float *numbers = malloc(count * sizeof *numbers);
     assert_non_null(numbers);
-    assert_true(weights->count < 256);
+    assert_true(weights->count < 4096);
     weights->kept[weights->count++] = numbers;
     fill_numbers(numbers, count, seed, FILL_NORMAL, 1 / sqrtf((float)fan_in), weights->trial->bf16);
     *ret = (struct asdm_tensor){.name = weight->name, .dtype = ASDM_F32, .rank = weight->rank, .data = numbers, .count = count,

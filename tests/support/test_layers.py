@@ -1,0 +1,80 @@
+"""Dependencies run one way, vendor headers stay with their owner, and files stay readable in size."""
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENGINE = ROOT / "engine"
+
+# What each folder of the engine may include, beside itself and <asdm/...>.
+MAY = {
+    "base": set(),
+    "tensor": {"base"},
+    "text": {"base"},
+    "sampler": {"base"},
+    "ops": {"base", "tensor"},
+    "ref": {"base", "tensor", "ops"},
+    "cpu": {"base", "tensor", "ops"},
+    "model": {"base", "tensor", "ops", "sampler"},
+    "run": {"base", "tensor", "ops", "sampler", "text", "model"},
+}
+REGISTRY = ENGINE / "ops" / "registry.c"  # the only file that knows the back ends
+VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "utf8proc.h": "text/unicode.c",
+           "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu"}
+
+SOURCES = sorted(p for folder in ("engine", "server", "include", "tests") for p in (ROOT / folder).rglob("*")
+                 if p.suffix in {".c", ".h", ".cpp", ".cu", ".py"})
+
+
+def includes(path):
+    return re.findall(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', path.read_text(), re.M)
+
+
+@pytest.mark.parametrize("folder", sorted(MAY))
+def test_engine_folders(folder):
+    for path in sorted((ENGINE / folder).rglob("*.[ch]*")):
+        for name in includes(path):
+            top = name.split("/")[0]
+            if top in MAY and path != REGISTRY:
+                assert top == folder or top in MAY[folder], f"{path.relative_to(ROOT)} includes {name}"
+
+
+def test_every_engine_folder_is_listed():
+    assert {p.name for p in ENGINE.iterdir() if p.is_dir()} == set(MAY)
+
+
+def test_programs_use_the_public_interface():
+    for path in (ROOT / "server").rglob("*.[ch]"):
+        for name in includes(path):
+            assert name.split("/")[0] not in MAY, f"{path.relative_to(ROOT)} includes {name}"
+
+
+def test_public_headers_stand_alone():
+    for path in (ROOT / "include").rglob("*.h"):
+        for name in includes(path):
+            assert name.startswith("asdm/") or "/" not in name, f"{path.relative_to(ROOT)} includes {name}"
+
+
+def test_vendor_headers_have_one_owner():
+    seen = set()
+    for path in ENGINE.rglob("*.[ch]*"):
+        for name in includes(path):
+            if name in VENDORS:
+                seen.add(VENDORS[name])
+                owner = ENGINE / VENDORS[name]
+                assert owner in (path, path.parent), f"{path.relative_to(ROOT)} includes {name}"
+    assert seen == set(VENDORS.values())
+
+
+def test_no_file_is_too_long():
+    for path in SOURCES:
+        lines = path.read_text().count("\n")
+        assert lines <= 1000, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_no_behaviour_by_environment():
+    for path in (ROOT / "server").rglob("*.c"):
+        assert "getenv" not in path.read_text(), path
+    for path in ENGINE.rglob("*.[ch]*"):
+        assert "getenv" not in path.read_text(), path

@@ -33,7 +33,7 @@ struct product {
 };
 
 /* Without unrolling the sums would live in memory. */
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 #define PRODUCT_KERNEL(rows, width)                                                                                    \
     static void product_##rows##x##width(const struct product *p, bool accumulate) {                                   \
@@ -62,6 +62,8 @@ PRODUCT_KERNELS(1)
 PRODUCT_KERNELS(2)
 PRODUCT_KERNELS(3)
 PRODUCT_KERNELS(4)
+PRODUCT_KERNEL(12, 1)
+PRODUCT_KERNEL(12, 2)
 
 typedef void product_function(const struct product *p, bool accumulate);
 
@@ -73,6 +75,12 @@ static void multiply_panel(struct product p, size_t rows, size_t columns, bool a
         {product_3x1, product_3x2, product_3x3, product_3x4},
         {product_6x1, product_6x2, product_6x3, product_6x4}};
     size_t width = columns / LANES - 1;
+    /* Narrow panels need more rows to keep the multipliers busy. */
+    for (; width < 2 && ROWS == 6 && rows >= 12; rows -= 12) {
+        (width ? product_12x2 : product_12x1)(&p, accumulate);
+        p.a += 12 * p.a_pitch;
+        p.c += 12 * p.c_pitch;
+    }
     while (rows) {
         size_t taken = rows >= ROWS ? ROWS : rows >= 3 ? 3 : rows;
         kernels[taken == 6 ? 3 : taken - 1][width](&p, accumulate);
@@ -141,7 +149,8 @@ static void score(const struct cpu_attend *b, const struct state *s, size_t firs
     }
 }
 
-/* Turns a row of scores into weights exp(score - most), and rescales what was summed with an earlier, smaller maximum. */
+/* Turns a row of scores (times log2 e, which the queries carry) into weights exp(score - most), and rescales what was summed
+ * with an earlier, smaller maximum. */
 static void soften(struct state *s, size_t query, size_t seen, size_t count) {
     float *restrict x = s->scores + query * CPU_KEY_BLOCK;
     float most = s->most[query], total = 0;
@@ -150,14 +159,14 @@ static void soften(struct state *s, size_t query, size_t seen, size_t count) {
         most = x[j] > most ? x[j] : most;
 #pragma omp simd reduction(+ : total)
     for (size_t j = 0; j < seen; j++) {
-        float w = fast_exp(x[j] - most);
+        float w = fast_exp2(x[j] - most);
         x[j] = w;
         total += w;
     }
     for (size_t j = seen; j < count; j++)
         x[j] = 0;
     if (most > s->most[query]) {
-        float rescale = s->total[query] > 0 ? fast_exp(s->most[query] - most) : 0;
+        float rescale = s->total[query] > 0 ? fast_exp2(s->most[query] - most) : 0;
         float *restrict sum = s->sums + query * s->padded;
         for (size_t d = 0; d < s->padded; d++)
             sum[d] *= rescale;
@@ -191,7 +200,7 @@ void CPU_NAME(cpu_attend)(const struct cpu_attend *b) {
     for (size_t i = 0; i < b->queries; i++) {
         const element *q = (const element *)b->q + i * b->q_pitch;
         for (size_t d = 0; d < b->dim; d++)
-            s.q[i * b->dim + d] = load(q[d]) * b->scale;
+            s.q[i * b->dim + d] = load(q[d]) * (b->scale * 1.44269504088896341f);
         s.most[i] = -FLT_MAX; /* no score is smaller */
         s.total[i] = 0;
     }

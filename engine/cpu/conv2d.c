@@ -6,7 +6,12 @@
 #include "base/size.h"
 #include "cpu/pack.h"
 
-enum { PHASES = 4 };
+enum {
+    PHASES = 4,
+    WINOGRAD_CHANNELS_MIN = 64,
+    WINOGRAD_WEIGHTS_MAX = 64 << 20, /* bytes of one layer */
+    WINOGRAD_SCRATCH_MAX = 512 << 20
+};
 
 struct conv2d {
     struct cpu_op op;
@@ -124,13 +129,37 @@ static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, cons
     return shape;
 }
 
+/* Winograd's transforms pay where there are more pixels than channels; their rounding is a few units in the last place. What
+ * decides does not depend on the number of rows. */
+static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_site *site) {
+    const struct asdm_op *op = site->op;
+    int64_t channels = site->in[ASDM_SRC_X].channels > site->out.channels ? site->in[ASDM_SRC_X].channels : site->out.channels;
+    return !backend->bf16 && op->kernel == 3 && op->stride == 1 && op->pad_before == 1 && !op->upsample &&
+           site->in[ASDM_SRC_X].channels >= WINOGRAD_CHANNELS_MIN && site->out.channels >= WINOGRAD_CHANNELS_MIN &&
+           site->out.height * site->out.width >= channels;
+}
+
+/* Candidates in order: winograd where it suits and its memory is bearable, then oneDNN's own choice. */
+static enum asdm_status create_product(const struct conv2d *conv, struct cpu_product_shape shape, bool folded,
+                                       struct cpu_product **ret, struct asdm_error *err) {
+    shape.winograd = !folded && suits_winograd(conv->op.backend, &conv->op.site);
+    if (shape.winograd && cpu_product_create(&shape, ret, NULL) == ASDM_OK) {
+        if (cpu_product_scratch_bytes(*ret) <= (size_t)WINOGRAD_SCRATCH_MAX &&
+            cpu_product_weight_bytes(*ret) <= (size_t)WINOGRAD_WEIGHTS_MAX)
+            return ASDM_OK;
+        cpu_product_destroy(ret);
+    }
+    shape.winograd = false;
+    return cpu_product_create(&shape, ret, err);
+}
+
 static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct asdm_error *err) {
     const struct asdm_site *site = &conv->op.site;
     struct cpu_product_shape whole = shape_of(conv->op.backend, site);
     conv->count = folded ? PHASES : 1;
     for (int i = 0; i < conv->count; i++) {
         struct cpu_product_shape shape = folded ? phase_shape(whole, site, i) : whole;
-        ASDM_TRY(cpu_product_create(&shape, &conv->products[i], err));
+        ASDM_TRY(create_product(conv, shape, folded, &conv->products[i], err));
         struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1};
         ASDM_TRY(cpu_pack_weights(&pack, &conv->weights[i], err));
         size_t scratch = cpu_product_scratch_bytes(conv->products[i]);
@@ -143,7 +172,7 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
                                  struct asdm_error *err) {
     bool folded = can_fold(site);
     struct asdm_kernel kernel;
-    ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct conv2d), folded ? "onednn folded" : "onednn conv",
+    ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct conv2d), folded ? "onednn, folded" : "onednn",
                                folded ? run_folded : run_direct, &kernel, err));
     struct conv2d *conv = kernel.state;
     kernel.destroy = destroy;
@@ -159,6 +188,8 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
         conv->enlarged_bytes = (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
     conv->enlarged_bytes = asdm_size_align(conv->enlarged_bytes, 64);
     kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch;
+    if (!folded)
+        kernel.name = cpu_product_name(conv->products[0]);
     kernel.in_place = ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

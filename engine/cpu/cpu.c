@@ -1,6 +1,7 @@
 #include "cpu/cpu.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,20 +83,29 @@ static bool has_bf16(void) {
 
 /* ---- threads */
 
-static int processor_count(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+/* The processors that the process was given, read before any of its threads is bound to one of them. */
+static cpu_set_t process_set;
+static pthread_once_t process_set_once = PTHREAD_ONCE_INIT;
+
+static void read_process_set(void) {
+    if (sched_getaffinity(0, sizeof process_set, &process_set) != 0)
+        CPU_ZERO(&process_set);
 }
 
-/* Thread i to the i-th processor that the process may use. */
+static int processor_count(void) {
+    pthread_once(&process_set_once, read_process_set);
+    int count = CPU_COUNT(&process_set);
+    return count ? count : 1;
+}
+
+/* Thread i to the i-th processor that the process may use; not at all when there are more threads than those. */
 static void bind_threads(int threads) {
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || threads > CPU_COUNT(&allowed))
+    if (threads > processor_count())
         return;
 #pragma omp parallel num_threads(threads)
     {
         int skip = omp_get_thread_num(), processor = 0;
-        while (!CPU_ISSET(processor, &allowed) || skip-- > 0)
+        while (!CPU_ISSET(processor, &process_set) || skip-- > 0)
             processor++;
         cpu_set_t one;
         CPU_ZERO(&one);

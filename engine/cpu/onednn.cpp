@@ -28,11 +28,24 @@ dnnl::stream &the_stream() {
 
 } // namespace
 
+namespace {
+
+/* A change of layout before or after the product, where its implementation has one of its own. */
+struct conversion {
+    dnnl::primitive primitive; /* empty: none */
+    memory from, to;
+    dnnl_exec_arg_t args[2];
+};
+
+} // namespace
+
 struct cpu_product {
     dnnl::primitive primitive;
     memory src, weights, bias, dst, scratch;
     dnnl_exec_arg_t args[5];
     int arg_count;
+    conversion in, out;
+    size_t src_offset, dst_offset, scratch_bytes; /* in the caller's scratch, after the primitive's own */
     memory::desc plain;
     std::string layout, name;
 };
@@ -46,16 +59,20 @@ struct layout_view {
     memory::dims dims, strides, blocks, order;
 };
 
+bool is_opaque(const memory::desc &desc) {
+    return desc.get_format_kind() != memory::format_kind::blocked;
+}
+
 layout_view view(const memory::desc &desc) {
     return {desc.get_padded_dims(), desc.get_strides(), desc.get_inner_blks(), desc.get_inner_idxs()};
 }
 
-dnnl::convolution_forward::primitive_desc make_conv(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
                                                     const memory::desc &dst, const memory::dims &strides,
                                                     const memory::dims &before, const memory::dims &after,
                                                     const dnnl::primitive_attr &attr) {
     return dnnl::convolution_forward::primitive_desc(the_engine(), dnnl::prop_kind::forward_inference,
-                                                     dnnl::algorithm::convolution_direct, src, weights, bias, dst, strides,
+                                                     algorithm, src, weights, bias, dst, strides,
                                                      before, after, attr);
 }
 
@@ -72,6 +89,10 @@ struct layout_view {
     memory::dims dims, strides, blocks, order;
 };
 
+bool is_opaque(const memory::desc &desc) {
+    return desc.data.format_kind != dnnl_blocked;
+}
+
 layout_view view(const memory::desc &desc) {
     const dnnl_memory_desc_t &d = desc.data;
     const dnnl_blocking_desc_t &b = d.format_desc.blocking;
@@ -79,12 +100,11 @@ layout_view view(const memory::desc &desc) {
             memory::dims(b.inner_blks, b.inner_blks + b.inner_nblks), memory::dims(b.inner_idxs, b.inner_idxs + b.inner_nblks)};
 }
 
-dnnl::convolution_forward::primitive_desc make_conv(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
                                                     const memory::desc &dst, const memory::dims &strides,
                                                     const memory::dims &before, const memory::dims &after,
                                                     const dnnl::primitive_attr &attr) {
-    dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
-                                         weights, bias, dst, strides, before, after);
+    dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst, strides, before, after);
     return dnnl::convolution_forward::primitive_desc(desc, attr, the_engine());
 }
 
@@ -131,15 +151,18 @@ dnnl::primitive_attr make_attr(const cpu_product_shape &s) {
     dnnl::primitive_attr attr;
     dnnl::post_ops ops;
     append_activation(ops, s.activation);
-    if (s.accumulate)
+    if (s.accumulate && !s.winograd) /* winograd's result is added while its layout is changed */
         ops.append_sum(1.0f);
     attr.set_post_ops(ops);
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     return attr;
 }
 
-/* Equal texts for equal layouts: padded sizes, strides and inner blocks. */
-std::string describe(const memory::desc &desc) {
+/* Equal texts for equal layouts: padded sizes, strides and inner blocks. Winograd's weights have a layout that only the
+ * implementation knows; its name and the size tell it. */
+std::string describe(const memory::desc &desc, const std::string &implementation) {
+    if (is_opaque(desc))
+        return implementation + ":" + std::to_string(desc.get_size());
     layout_view v = view(desc);
     std::string text;
     for (const memory::dims *list : {&v.dims, &v.strides, &v.blocks, &v.order}) {
@@ -154,9 +177,51 @@ void add_arg(cpu_product *p, int index, const memory &argument) {
     p->args[p->arg_count++] = {index, argument.get()};
 }
 
+memory unbound(const memory::desc &desc) {
+    return memory(desc, the_engine(), nullptr);
+}
+
+/* `accumulate`: the converted numbers are added to what is there. */
+void set_conversion(conversion *c, const memory::desc &from, const memory::desc &to, bool accumulate) {
+    dnnl::primitive_attr attr;
+    dnnl::post_ops ops;
+    if (accumulate)
+        ops.append_sum(1.0f);
+    attr.set_post_ops(ops);
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::reorder::primitive_desc pd(the_engine(), from, the_engine(), to, attr);
+    if (pd.scratchpad_desc().get_size())
+        throw dnnl::error(dnnl_unimplemented, "a change of layout needs scratch");
+    c->primitive = dnnl::reorder(pd);
+    c->from = unbound(from);
+    c->to = unbound(to);
+    c->args[0] = {DNNL_ARG_FROM, c->from.get()};
+    c->args[1] = {DNNL_ARG_TO, c->to.get()};
+}
+
+size_t align(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Changes of layout between the caller's src and dst and the primitive's, and room for the latter. */
+template <typename primitive_desc>
+void set_conversions(cpu_product *p, const cpu_product_shape &s, const primitive_desc &pd, const memory::desc &src,
+                     const memory::desc &dst) {
+    p->src_offset = align(pd.scratchpad_desc().get_size());
+    p->dst_offset = p->scratch_bytes = p->src_offset;
+    if (pd.src_desc() != src) {
+        set_conversion(&p->in, src, pd.src_desc(), false);
+        p->dst_offset = p->scratch_bytes += align(pd.src_desc().get_size());
+    }
+    if (pd.dst_desc() != dst) {
+        set_conversion(&p->out, pd.dst_desc(), dst, s.accumulate);
+        p->scratch_bytes += align(pd.dst_desc().get_size());
+    }
+}
+
 template <typename primitive_desc> void finish(cpu_product *p, const cpu_product_shape &s, const primitive_desc &pd) {
     p->name = pd.impl_info_str();
-    p->layout = describe(pd.weights_desc());
+    p->layout = describe(pd.weights_desc(), p->name);
     p->src = memory(pd.src_desc(), the_engine(), nullptr);
     p->weights = memory(pd.weights_desc(), the_engine(), nullptr);
     p->dst = memory(pd.dst_desc(), the_engine(), nullptr);
@@ -185,9 +250,12 @@ void create_conv(cpu_product *p, const cpu_product_shape &s) {
     if (s.dst_pixel)
         dst = memory::desc(dst_dims, type, memory::dims{s.dst_line * s.out_height, 1, s.dst_line, s.dst_pixel});
     p->plain = memory::desc({s.out_channels, s.in_channels, s.kernel, s.kernel}, type, tag::oihw);
-    auto pd = make_conv(src, weights, bias, dst, {s.stride, s.stride}, {s.pad_top, s.pad_left}, {s.pad_bottom, s.pad_right},
-                        make_attr(s));
+    memory::desc free_src({s.rows, s.in_channels, s.in_height, s.in_width}, type, tag::any), free_dst(dst_dims, type, tag::any);
+    auto pd = make_conv(s.winograd ? dnnl::algorithm::convolution_winograd : dnnl::algorithm::convolution_direct,
+                        s.winograd ? free_src : src, weights, bias, s.winograd ? free_dst : dst, {s.stride, s.stride},
+                        {s.pad_top, s.pad_left}, {s.pad_bottom, s.pad_right}, make_attr(s));
     p->primitive = dnnl::convolution_forward(pd);
+    set_conversions(p, s, pd, src, dst);
     finish(p, s, pd);
 }
 
@@ -203,6 +271,7 @@ void create_matmul(cpu_product *p, const cpu_product_shape &s) {
     p->plain = memory::desc({s.in_channels, s.out_channels}, type, tag::ba);
     auto pd = make_matmul(src, weights, bias, dst, make_attr(s));
     p->primitive = dnnl::matmul(pd);
+    p->scratch_bytes = pd.scratchpad_desc().get_size();
     finish(p, s, pd);
 }
 
@@ -246,7 +315,7 @@ size_t cpu_product_weight_bytes(const struct cpu_product *product) {
 }
 
 size_t cpu_product_scratch_bytes(const struct cpu_product *product) {
-    return product->scratch.get_desc().get_size();
+    return product->scratch_bytes;
 }
 
 const char *cpu_product_layout(const struct cpu_product *product) {
@@ -269,15 +338,35 @@ enum asdm_status cpu_product_pack(const struct cpu_product *product, const void 
     return ASDM_OK;
 }
 
+static void execute(const dnnl::primitive &primitive, int arg_count, const dnnl_exec_arg_t *args) {
+    /* The C call: the C++ one builds a map of its arguments each time. */
+    dnnl_status_t status = dnnl_primitive_execute(primitive.get(), the_stream().get(), arg_count, args);
+    ASDM_ASSERT(status == dnnl_success);
+}
+
+static void point(memory &m, const void *data) {
+    dnnl_memory_set_data_handle(m.get(), const_cast<void *>(data));
+}
+
 void cpu_product_run(struct cpu_product *p, const void *src, const void *weights, const float *bias, void *dst,
                      void *scratch) {
-    dnnl_memory_set_data_handle(p->src.get(), const_cast<void *>(src));
-    dnnl_memory_set_data_handle(p->weights.get(), const_cast<void *>(weights));
-    dnnl_memory_set_data_handle(p->dst.get(), dst);
-    dnnl_memory_set_data_handle(p->scratch.get(), scratch);
+    unsigned char *room = static_cast<unsigned char *>(scratch);
+    if (p->in.primitive) {
+        point(p->in.from, src);
+        point(p->in.to, room + p->src_offset);
+        execute(p->in.primitive, 2, p->in.args);
+        src = room + p->src_offset;
+    }
+    point(p->src, src);
+    point(p->weights, weights);
+    point(p->dst, p->out.primitive ? room + p->dst_offset : dst);
+    point(p->scratch, scratch);
     if (bias)
-        dnnl_memory_set_data_handle(p->bias.get(), const_cast<float *>(bias));
-    /* The C call: the C++ one builds a map of its arguments each time. */
-    dnnl_status_t status = dnnl_primitive_execute(p->primitive.get(), the_stream().get(), p->arg_count, p->args);
-    ASDM_ASSERT(status == dnnl_success);
+        point(p->bias, bias);
+    execute(p->primitive, p->arg_count, p->args);
+    if (p->out.primitive) {
+        point(p->out.from, room + p->dst_offset);
+        point(p->out.to, dst);
+        execute(p->out.primitive, 2, p->out.args);
+    }
 }

@@ -17,6 +17,7 @@ extern "C" {
 /* dst = act(src * weights + bias) [+ dst]. A matrix product is [rows x in_channels] * [in_channels x out_channels]. */
 struct cpu_product_shape {
     bool conv;
+    bool winograd; /* conv 3x3, stride 1, float32: fewer multiplications, weights four times as large */
     bool bf16; /* elements of src, weights and dst; bias is float32 */
     int64_t rows, in_channels, out_channels;
     int64_t in_height, in_width, out_height, out_width; /* conv, and the rest */

@@ -70,6 +70,22 @@ static inline float fast_exp(float x) {
     return p * asdm_bits_f32((uint32_t)(exponent + 127) << 23);
 }
 
+/* 2^x for x <= 0, within 3 units in the last place, for softmax: polynomial of degree 5 on -1/2 .. 1/2, the exponent added to the
+ * bits. Below -126: 2^-126, which no sum of weights feels. */
+static inline float fast_exp2(float x) {
+    x = x < -126.0f ? -126.0f : x;
+    float n = x + 12582912.0f;
+    int32_t exponent = (int32_t)(asdm_f32_bits(n) << 23); /* the rounded number sits in the low bits */
+    float r = x - (n - 12582912.0f);
+    float p = 1.327647152e-3f;
+    p = p * r + 9.675541331e-3f;
+    p = p * r + 5.550713275e-2f;
+    p = p * r + 2.402211972e-1f;
+    p = p * r + 6.931469671e-1f;
+    p = p * r + 1.000000072f;
+    return asdm_bits_f32(asdm_f32_bits(p) + (uint32_t)exponent);
+}
+
 static inline float sigmoid(float x) {
     return 1.0f / (1.0f + fast_exp(-x));
 }

@@ -193,11 +193,10 @@ static void show_bar(int step, int total) {
 }
 
 void cli_progress_show(struct cli_progress *progress, int step, int total) {
-    double now = cli_seconds();
-    if (progress->quiet || step == 0 || (!progress->terminal && step < total && now - progress->last < 1))
+    if (progress->quiet || step == 0 || step == progress->last)
         return;
-    double each = (now - progress->start) / step;
-    progress->last = now;
+    double each = (cli_seconds() - progress->start) / step;
+    progress->last = step;
     if (progress->terminal)
         show_bar(step, total);
     if (progress->pictures > 1)

@@ -61,8 +61,8 @@ int cli_open_model(const struct cli_model *options, struct asdm_model **ret);
 
 struct cli_progress {
     bool quiet, terminal;
-    int picture, pictures;
-    double start, last; /* seconds */
+    int picture, pictures, last; /* last: step shown */
+    double start;                /* seconds */
 };
 
 void cli_progress_start(struct cli_progress *progress, bool quiet, int picture, int pictures);

@@ -149,14 +149,33 @@ static void score(const struct cpu_attend *b, const struct state *s, size_t firs
     }
 }
 
+static inline float larger(float a, float b) {
+    return a > b ? a : b;
+}
+
+/* The largest of `most` and x[0 .. count - 1]; several maxima side by side, since each waits for its last comparison. */
+static float largest(const float *x, size_t count, float most) {
+    enum { WAYS = 4 * LANES };
+    float side[WAYS];
+    size_t j = 0;
+    for (size_t i = 0; i < WAYS; i++)
+        side[i] = most;
+    for (; j + WAYS <= count; j += WAYS)
+        for (size_t i = 0; i < WAYS; i++)
+            side[i] = larger(side[i], x[j + i]);
+    for (; j < count; j++)
+        most = larger(most, x[j]);
+    for (size_t half = WAYS / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            side[i] = larger(side[i], side[i + half]);
+    return larger(most, side[0]);
+}
+
 /* Turns a row of scores (times log2 e, which the queries carry) into weights exp(score - most), and rescales what was summed
  * with an earlier, smaller maximum. */
 static void soften(struct state *s, size_t query, size_t seen, size_t count) {
     float *restrict x = s->scores + query * CPU_KEY_BLOCK;
-    float most = s->most[query], total = 0;
-#pragma omp simd reduction(max : most)
-    for (size_t j = 0; j < seen; j++)
-        most = x[j] > most ? x[j] : most;
+    float most = largest(x, seen, s->most[query]), total = 0;
 #pragma omp simd reduction(+ : total)
     for (size_t j = 0; j < seen; j++) {
         float w = fast_exp2(x[j] - most);

@@ -9,6 +9,7 @@
 enum {
     PHASES = 4,
     WINOGRAD_CHANNELS_MIN = 64,
+    WINOGRAD_PIXELS_PER_CHANNEL = 32,
     WINOGRAD_WEIGHTS_MAX = 64 << 20, /* bytes of one layer */
     WINOGRAD_SCRATCH_MAX = 512 << 20
 };
@@ -129,14 +130,14 @@ static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, cons
     return shape;
 }
 
-/* Winograd's transforms pay where there are more pixels than channels; their rounding is a few units in the last place. What
- * decides does not depend on the number of rows. */
+/* Winograd halves the time of a large map at a rounding of a few units in the last place, but laying out its weights is slow: with so
+ * many pixels per channel the first call earns it back. What decides does not depend on the number of rows. */
 static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_site *site) {
     const struct asdm_op *op = site->op;
     int64_t channels = site->in[ASDM_SRC_X].channels > site->out.channels ? site->in[ASDM_SRC_X].channels : site->out.channels;
     return !backend->bf16 && op->kernel == 3 && op->stride == 1 && op->pad_before == 1 && !op->upsample &&
            site->in[ASDM_SRC_X].channels >= WINOGRAD_CHANNELS_MIN && site->out.channels >= WINOGRAD_CHANNELS_MIN &&
-           site->out.height * site->out.width >= channels;
+           site->out.height * site->out.width >= WINOGRAD_PIXELS_PER_CHANNEL * channels;
 }
 
 /* Candidates in order: winograd where it suits and its memory is bearable, then oneDNN's own choice. */

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <vector>
 
 #include <oneapi/dnnl/dnnl.hpp>
 
@@ -48,6 +49,7 @@ struct cpu_product {
     size_t src_offset, dst_offset, scratch_bytes; /* in the caller's scratch, after the primitive's own */
     memory::desc plain;
     std::string layout, name;
+    cpu_product_shape shape;
 };
 
 namespace {
@@ -289,6 +291,7 @@ enum asdm_status cpu_product_create(const struct cpu_product_shape *shape, struc
     cpu_product *p = new (std::nothrow) cpu_product();
     if (!p)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan a product");
+    p->shape = *shape;
     try {
         if (shape->conv)
             create_conv(p, *shape);
@@ -324,6 +327,43 @@ const char *cpu_product_layout(const struct cpu_product *product) {
 
 const char *cpu_product_name(const struct cpu_product *product) {
     return product->name.c_str();
+}
+
+/* Offsets along dimension `dim` of a blocked layout: an index is taken apart by the blocks of its dimension, from the
+ * innermost out, and what is left goes by the dimension's stride. */
+static void fill_offsets(const layout_view &v, size_t dim, int64_t count, size_t *offsets) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t rest = i, offset = 0, inner = 1;
+        for (size_t b = v.blocks.size(); b-- > 0; inner *= v.blocks[b])
+            if (v.order[b] == static_cast<memory::dim>(dim)) {
+                offset += rest % v.blocks[b] * inner;
+                rest /= v.blocks[b];
+            }
+        offsets[i] = static_cast<size_t>(offset + rest * v.strides[dim]);
+    }
+}
+
+bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offset, size_t *input_offset, size_t *tap_offset) {
+    const memory::desc desc = product->weights.get_desc();
+    const cpu_product_shape &s = product->shape;
+    if (is_opaque(desc))
+        return false;
+    layout_view v = view(desc);
+    if (!s.conv) { /* [in][out] */
+        fill_offsets(v, 0, s.in_channels, input_offset);
+        fill_offsets(v, 1, s.out_channels, output_offset);
+        tap_offset[0] = 0;
+        return true;
+    }
+    fill_offsets(v, 0, s.out_channels, output_offset);
+    fill_offsets(v, 1, s.in_channels, input_offset);
+    std::vector<size_t> rows(static_cast<size_t>(s.kernel)), columns(rows.size());
+    fill_offsets(v, 2, s.kernel, rows.data());
+    fill_offsets(v, 3, s.kernel, columns.data());
+    for (size_t y = 0; y < rows.size(); y++)
+        for (size_t x = 0; x < rows.size(); x++)
+            tap_offset[y * rows.size() + x] = rows[y] + columns[x];
+    return true;
 }
 
 enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst, struct asdm_error *err) {

@@ -41,6 +41,11 @@ const char *cpu_product_layout(const struct cpu_product *product);
 /* oneDNN's name of the implementation. */
 const char *cpu_product_name(const struct cpu_product *product);
 
+/* Where the weights' layout puts things: element (output, input, tap) is at output_offset[output] + input_offset[input] +
+ * tap_offset[tap], in elements. False when the layout is not of that kind (winograd); then only cpu_product_pack can. The arrays
+ * have room for out_channels, in_channels and kernel * kernel numbers. */
+bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offset, size_t *input_offset, size_t *tap_offset);
+
 /* Lays out weights given as [out][in][k][k] (conv) or [out][in], in the product's element type. */
 enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst, struct asdm_error *err);
 

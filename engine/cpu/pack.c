@@ -5,24 +5,11 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/half.h"
 
-enum { SLICE = 1 << 16 /* elements converted at a time */ };
-
-/* Converts elements [first, first + count) to the back end's element type, on all threads. */
-static void convert(const struct cpu_backend *backend, const struct asdm_tensor *tensor, size_t first, size_t count,
-                    unsigned char *dst) {
-    size_t slices = (count + SLICE - 1) / SLICE;
-#pragma omp parallel for
-    for (size_t i = 0; i < slices; i++) {
-        float numbers[4096];
-        size_t end = (i + 1) * SLICE < count ? (i + 1) * SLICE : count;
-        for (size_t at = i * SLICE; at < end; at += 4096) {
-            size_t n = end - at < 4096 ? end - at : 4096;
-            asdm_tensor_to_f32(tensor, first + at, n, numbers);
-            backend->vector->from_f32(numbers, dst + at * backend->base.element_bytes, n);
-        }
-    }
-}
+/* Weights are laid out in blocks of this many outputs: each block is converted row by row into a buffer that stays in the
+ * cache and written from there to where the layout wants it. */
+enum { OUTPUTS = 32, ROW_PAD = 16 /* floats, so that rows do not share cache sets */ };
 
 static size_t weight_elements(const struct asdm_weight *weight) {
     size_t count = 1;
@@ -31,8 +18,8 @@ static size_t weight_elements(const struct asdm_weight *weight) {
     return count;
 }
 
-/* [out][in][3][3] -> [out][in][2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each
- * direction; for even outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2} (ASDM.md, exact rewrites). Summed in float32. */
+/* [3][3] -> [2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each direction; for even
+ * outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2}. Summed in float32. */
 static void fold_taps(const float *kernel, int phase_y, int phase_x, float folded[4]) {
     memset(folded, 0, 4 * sizeof *folded);
     for (int y = 0; y < 3; y++)
@@ -42,70 +29,125 @@ static void fold_taps(const float *kernel, int phase_y, int phase_x, float folde
         }
 }
 
-static void convert_folded(const struct cpu_backend *backend, const struct asdm_tensor *tensor, int phase,
-                           unsigned char *dst) {
-    size_t kernels = tensor->count / 9;
-#pragma omp parallel for
-    for (size_t first = 0; first < kernels; first += 256) {
-        float taps[256 * 9], folded[256 * 4];
-        size_t n = kernels - first < 256 ? kernels - first : 256;
-        asdm_tensor_to_f32(tensor, first * 9, n * 9, taps);
-        for (size_t k = 0; k < n; k++)
-            fold_taps(taps + 9 * k, phase / 2, phase % 2, folded + 4 * k);
-        backend->vector->from_f32(folded, dst + first * 4 * backend->base.element_bytes, 4 * n);
+/* One part's tensor, seen as rows: one row per output, [inputs][taps] numbers of it used. */
+struct part {
+    struct asdm_tensor tensor;
+    size_t first_output, outputs;
+};
+
+struct layout {
+    const struct cpu_pack *pack;
+    struct part parts[ASDM_PARTS_MAX];
+    int part_count;
+    size_t outputs, inputs, taps, file_inputs, file_taps; /* file: as the tensor has them */
+    size_t *output_offset, *input_offset, *tap_offset;
+};
+
+/* The numbers of one output into `row`, [inputs][taps]. `file` is room for the tensor's own row. */
+static void read_row(const struct layout *l, size_t output, float *file, float *row) {
+    const struct part *part = l->parts;
+    while (output >= part->first_output + part->outputs)
+        part++;
+    size_t length = l->file_inputs * l->file_taps, first = (output - part->first_output) * length;
+    if (l->pack->phase < 0) {
+        asdm_tensor_to_f32(&part->tensor, first + (size_t)l->pack->first_input * l->taps, l->inputs * l->taps, row);
+        return;
     }
+    asdm_tensor_to_f32(&part->tensor, first, length, file);
+    for (size_t i = 0; i < l->inputs; i++)
+        fold_taps(file + 9 * i, l->pack->phase / 2, l->pack->phase % 2, row + 4 * i);
 }
 
-/* Columns [first_input, + inputs) of a [out][in] matrix. */
-static void convert_columns(const struct cpu_pack *pack, const struct asdm_tensor *tensor, size_t row_length,
-                            unsigned char *dst) {
-    size_t rows = tensor->count / row_length, inputs = (size_t)pack->inputs;
-    for (size_t row = 0; row < rows; row++)
-        convert(pack->backend, tensor, row * row_length + (size_t)pack->first_input, inputs,
-                dst + row * inputs * pack->backend->base.element_bytes);
+static void scatter_f32(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count, float *dst) {
+    for (size_t i = 0; i < l->inputs; i++)
+        for (size_t t = 0; t < l->taps; t++) {
+            float *to = dst + l->input_offset[i] + l->tap_offset[t];
+            for (size_t o = 0; o < count; o++)
+                to[l->output_offset[first + o]] = rows[o * pitch + i * l->taps + t];
+        }
 }
 
-/* Bytes of all parts in plain order before oneDNN reorders them. */
-static size_t plain_bytes(const struct cpu_pack *pack) {
-    const struct asdm_op *op = pack->site->op;
-    size_t elements = 0;
-    for (int part = 0; part < op->parts; part++) {
-        const struct asdm_weight *weight = &pack->site->program->weights[op->weight[part]];
-        if (op->kind == ASDM_OP_LINEAR)
-            elements += (size_t)weight->dims[0] * (size_t)pack->inputs;
-        else
-            elements += pack->phase < 0 ? weight_elements(weight) : weight_elements(weight) / 9 * 4;
+static void scatter_bf16(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count, uint16_t *dst) {
+    for (size_t i = 0; i < l->inputs; i++)
+        for (size_t t = 0; t < l->taps; t++) {
+            uint16_t *to = dst + l->input_offset[i] + l->tap_offset[t];
+            for (size_t o = 0; o < count; o++)
+                to[l->output_offset[first + o]] = asdm_f32_to_bf16(rows[o * pitch + i * l->taps + t]);
+        }
+}
+
+/* All blocks of outputs, on all threads, straight from the checkpoint's type into the layout. */
+static bool lay_out(const struct layout *l, void *memory) {
+    size_t pitch = l->inputs * l->taps + ROW_PAD, file = l->file_inputs * l->file_taps;
+    bool fits = true;
+#pragma omp parallel
+    {
+        float *rows = malloc((OUTPUTS * pitch + file) * sizeof *rows);
+        if (!rows) {
+#pragma omp atomic write
+            fits = false;
+        }
+#pragma omp for schedule(dynamic)
+        for (size_t first = 0; first < l->outputs; first += OUTPUTS) {
+            size_t count = l->outputs - first < OUTPUTS ? l->outputs - first : OUTPUTS;
+            for (size_t o = 0; rows && o < count; o++)
+                read_row(l, first + o, rows + OUTPUTS * pitch, rows + o * pitch);
+            if (rows && l->pack->backend->bf16)
+                scatter_bf16(l, rows, pitch, first, count, memory);
+            else if (rows)
+                scatter_f32(l, rows, pitch, first, count, memory);
+        }
+        free(rows);
     }
-    return elements * pack->backend->base.element_bytes;
+    return fits;
+}
+
+/* A layout that only oneDNN knows: through a plain copy. Only float32 convolutions have such. */
+static enum asdm_status lay_out_opaque(struct layout *l, void *memory, struct asdm_error *err) {
+    float *plain = malloc(l->outputs * l->inputs * l->taps * sizeof *plain);
+    enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory to lay out the weights");
+    if (plain) {
+        ASDM_ASSERT(!l->pack->backend->bf16);
+        for (size_t o = 0; o < l->outputs; o++)
+            read_row(l, o, NULL, plain + o * l->inputs * l->taps);
+        status = cpu_product_pack(l->pack->product, plain, memory, err);
+    }
+    free(plain);
+    return status;
+}
+
+static enum asdm_status find_parts(struct layout *l, struct asdm_error *err) {
+    const struct asdm_site *site = l->pack->site;
+    for (int i = 0; i < site->op->parts; i++) {
+        const struct asdm_weight *weight = &site->program->weights[site->op->weight[i]];
+        ASDM_TRY(asdm_weight_store_find(site->weights, weight, &l->parts[i].tensor, err));
+        l->parts[i].first_output = l->outputs;
+        l->outputs += l->parts[i].outputs = (size_t)weight->dims[0];
+        l->file_inputs = (size_t)weight->dims[1];
+        l->file_taps = weight_elements(weight) / (size_t)(weight->dims[0] * weight->dims[1]);
+        l->part_count++;
+    }
+    l->inputs = (size_t)l->pack->inputs;
+    l->taps = l->pack->phase < 0 ? l->file_taps : 4;
+    return ASDM_OK;
 }
 
 static enum asdm_status fill(void *user, void *memory, struct asdm_error *err) {
-    const struct cpu_pack *pack = user;
-    const struct asdm_op *op = pack->site->op;
-    size_t element = pack->backend->base.element_bytes;
-    unsigned char *plain = malloc(plain_bytes(pack)), *at = plain;
-    if (!plain)
-        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to lay out the weights");
-    enum asdm_status status = ASDM_OK;
-    for (int part = 0; part < op->parts && status == ASDM_OK; part++) {
-        const struct asdm_weight *weight = &pack->site->program->weights[op->weight[part]];
-        struct asdm_tensor tensor;
-        status = asdm_weight_store_find(pack->site->weights, weight, &tensor, err);
-        if (status != ASDM_OK)
-            break;
-        if (pack->phase >= 0) {
-            convert_folded(pack->backend, &tensor, pack->phase, at);
-        } else if (op->kind == ASDM_OP_LINEAR && pack->inputs != weight->dims[1]) {
-            convert_columns(pack, &tensor, (size_t)weight->dims[1], at);
-        } else {
-            convert(pack->backend, &tensor, 0, tensor.count, at);
-        }
-        at += (op->kind == ASDM_OP_LINEAR ? (size_t)weight->dims[0] * (size_t)pack->inputs : 0) * element;
-        asdm_weight_store_release(pack->site->weights, &tensor);
-    }
-    if (status == ASDM_OK)
-        status = cpu_product_pack(pack->product, plain, memory, err);
-    free(plain);
+    struct layout l = {.pack = user};
+    ASDM_TRY(find_parts(&l, err));
+    enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory to lay out the weights");
+    l.output_offset = malloc((l.outputs + l.inputs + l.taps) * sizeof *l.output_offset);
+    if (!l.output_offset)
+        return status;
+    l.input_offset = l.output_offset + l.outputs;
+    l.tap_offset = l.input_offset + l.inputs;
+    if (!cpu_product_offsets(l.pack->product, l.output_offset, l.input_offset, l.tap_offset))
+        status = lay_out_opaque(&l, memory, err);
+    else if (lay_out(&l, memory))
+        status = ASDM_OK;
+    for (int i = 0; i < l.part_count; i++)
+        asdm_weight_store_release(l.pack->site->weights, &l.parts[i].tensor);
+    free(l.output_offset);
     return status;
 }
 

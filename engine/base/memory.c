@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 
+enum { HUGE_FROM = 16 << 20 /* bytes */ };
+
 /* The number after `key` in a file of "key value" lines, or the file's first number when key is ""; SIZE_MAX when absent. */
 static size_t read_number(const char *path, const char *key) {
     FILE *file = fopen(path, "re");
@@ -63,7 +65,8 @@ enum asdm_status asdm_memory_map(size_t bytes, const char *what, void **ret, str
     void *memory = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return asdm_fail(err, ASDM_ERR_MEMORY, "%s: %.1f GB of memory could not be had", what, (double)bytes / 1e9);
-    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: without it the pages are small */
+    if (bytes >= HUGE_FROM) /* smaller blocks would mostly clear what nobody uses */
+        madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: without it the pages are small */
     *ret = memory;
     return ASDM_OK;
 }

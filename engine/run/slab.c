@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 
-enum { SLOTS_FIRST = 16 };
+enum { SLOTS_FIRST = 8 };
 
 /* Made at `rate`, read by an operation of another. */
 static bool crosses(const struct asdm_program *p, int value, enum asdm_rate rate) {
@@ -25,9 +25,7 @@ enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_prog
     *slab = (struct asdm_slab){.program = program, .rate = rate};
     slab->values = calloc(room, sizeof *slab->values);
     slab->row_bytes = calloc(room, sizeof *slab->row_bytes);
-    slab->memory = calloc(room, sizeof *slab->memory);
-    slab->bytes = calloc(room, sizeof *slab->bytes);
-    if (!slab->values || !slab->row_bytes || !slab->memory || !slab->bytes) {
+    if (!slab->values || !slab->row_bytes) {
         asdm_slab_done(slab);
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the values of %s", program->name);
     }
@@ -37,42 +35,39 @@ enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_prog
         const struct asdm_value *value = &program->values[v];
         ASDM_ASSERT(value->height.kind == ASDM_DIM_CONST && value->width.kind == ASDM_DIM_CONST);
         slab->values[slab->value_count] = v;
-        slab->row_bytes[slab->value_count++] =
+        slab->row_bytes[slab->value_count] =
             element_bytes * (size_t)value->channels * (size_t)value->height.n * (size_t)value->width.n;
+        slab->slot_bytes += slab->row_bytes[slab->value_count++];
     }
     return ASDM_OK;
 }
 
 void asdm_slab_done(struct asdm_slab *slab) {
-    for (int i = 0; i < slab->value_count; i++)
-        asdm_memory_unmap(slab->memory[i], slab->bytes[i]);
+    asdm_memory_unmap(slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
     free(slab->values);
     free(slab->row_bytes);
-    free(slab->memory);
-    free(slab->bytes);
     free(slab->taken);
     *slab = (struct asdm_slab){0};
 }
 
 /* To `slots` slots, contents kept; on failure what was is still there. */
 static enum asdm_status grow(struct asdm_slab *slab, int slots, struct asdm_error *err) {
+    void *memory;
     unsigned char *taken = realloc(slab->taken, (size_t)slots);
     if (!taken)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for more prompts");
     slab->taken = taken;
-    for (int i = 0; i < slab->value_count; i++) {
-        void *memory;
-        size_t bytes = slab->row_bytes[i] * (size_t)slots;
-        if (bytes <= slab->bytes[i])
-            continue; /* grown by an attempt that failed further on */
-        ASDM_TRY(asdm_memory_map(bytes, "the values of prompts and timesteps", &memory, err));
-        if (slab->memory[i])
-            memcpy(memory, slab->memory[i], slab->bytes[i]);
-        asdm_memory_unmap(slab->memory[i], slab->bytes[i]);
-        slab->memory[i] = memory;
-        slab->bytes[i] = bytes;
+    ASDM_TRY(asdm_memory_map(slab->slot_bytes * (size_t)slots, "the values of prompts and timesteps", &memory, err));
+    const unsigned char *from = slab->memory;
+    unsigned char *to = memory;
+    for (int i = 0; i < slab->value_count && slab->slot_count; i++) {
+        memcpy(to, from, slab->row_bytes[i] * (size_t)slab->slot_count);
+        from += slab->row_bytes[i] * (size_t)slab->slot_count;
+        to += slab->row_bytes[i] * (size_t)slots;
     }
+    asdm_memory_unmap(slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
     memset(taken + slab->slot_count, 0, (size_t)(slots - slab->slot_count));
+    slab->memory = memory;
     slab->slot_count = slots;
     return ASDM_OK;
 }
@@ -90,8 +85,8 @@ static int find_free(const struct asdm_slab *slab, int count) {
 enum asdm_status asdm_slab_take(struct asdm_slab *slab, int count, int *ret_first, struct asdm_error *err) {
     int first = find_free(slab, count);
     if (first == ASDM_NONE) {
-        int slots = slab->slot_count ? 2 * slab->slot_count : SLOTS_FIRST;
-        ASDM_TRY(grow(slab, slots + count, err));
+        int slots = 2 * slab->slot_count + count;
+        ASDM_TRY(grow(slab, slots < SLOTS_FIRST ? SLOTS_FIRST : slots, err));
         first = find_free(slab, count);
     }
     memset(slab->taken + first, 1, (size_t)count);
@@ -104,7 +99,8 @@ void asdm_slab_give(struct asdm_slab *slab, int first, int count) {
 }
 
 void asdm_slab_bind(const struct asdm_slab *slab, struct asdm_plan *plan, int first) {
-    for (int i = 0; i < slab->value_count; i++)
+    unsigned char *at = slab->memory;
+    for (int i = 0; i < slab->value_count; at += slab->row_bytes[i++] * (size_t)slab->slot_count)
         if (asdm_plan_is_bound_value(plan, slab->values[i]))
-            asdm_plan_bind(plan, slab->values[i], (unsigned char *)slab->memory[i] + (size_t)first * slab->row_bytes[i]);
+            asdm_plan_bind(plan, slab->values[i], at + (size_t)first * slab->row_bytes[i]);
 }

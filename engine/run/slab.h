@@ -11,8 +11,8 @@ struct asdm_slab {
     int value_count, slot_count;
     int *values;        /* the program's value numbers */
     size_t *row_bytes;
-    void **memory;      /* [value]: slot_count rows */
-    size_t *bytes;      /* [value]: of memory */
+    unsigned char *memory; /* one array of slot_count rows after another */
+    size_t slot_bytes;     /* of all values together */
     unsigned char *taken; /* [slot] */
 };
 

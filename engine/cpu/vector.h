@@ -22,7 +22,7 @@ struct cpu_attend {
     float *scratch;          /* attend_scratch_floats(dim) */
 };
 
-enum { CPU_QUERY_BLOCK = 24, CPU_KEY_BLOCK = 256 };
+enum { CPU_QUERY_BLOCK = 24, CPU_KEY_BLOCK = 512 };
 
 /* All counts are in elements; "element" is float32 or bfloat16, in memory. */
 struct cpu_vector {

@@ -27,7 +27,9 @@ cpu_plan cpu_plan_norm;      /* norm.c: group_norm, layer_norm */
 cpu_plan cpu_plan_attention; /* attention.c */
 cpu_plan cpu_plan_simple;    /* simple.c: everything else */
 
-/* Allocates a kernel's state of `bytes` (which starts with a struct cpu_op) and fills in what all kernels have. */
+/* ---- operands.c
+ *
+ * Allocates a kernel's state of `bytes` (which starts with a struct cpu_op) and fills in what all kernels have. */
 enum asdm_status cpu_kernel_create(const struct cpu_backend *backend, const struct asdm_site *site, size_t bytes,
                                    const char *name, void (*run)(const struct asdm_kernel *, const struct asdm_run *),
                                    struct asdm_kernel *ret, struct asdm_error *err);

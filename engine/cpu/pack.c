@@ -11,13 +11,6 @@
  * cache and written from there to where the layout wants it. */
 enum { OUTPUTS = 32, ROW_PAD = 16 /* floats, so that rows do not share cache sets */ };
 
-static size_t weight_elements(const struct asdm_weight *weight) {
-    size_t count = 1;
-    for (int i = 0; i < weight->rank; i++)
-        count *= (size_t)weight->dims[i];
-    return count;
-}
-
 /* [3][3] -> [2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each direction; for even
  * outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2}. Summed in float32. */
 static void fold_taps(const float *kernel, int phase_y, int phase_x, float folded[4]) {
@@ -124,7 +117,7 @@ static enum asdm_status find_parts(struct layout *l, struct asdm_error *err) {
         l->parts[i].first_output = l->outputs;
         l->outputs += l->parts[i].outputs = (size_t)weight->dims[0];
         l->file_inputs = (size_t)weight->dims[1];
-        l->file_taps = weight_elements(weight) / (size_t)(weight->dims[0] * weight->dims[1]);
+        l->file_taps = asdm_weight_count(weight) / (size_t)(weight->dims[0] * weight->dims[1]);
         l->part_count++;
     }
     l->inputs = (size_t)l->pack->inputs;
@@ -192,7 +185,7 @@ static enum asdm_status get_plain(const struct asdm_site *site, const int *indic
     if (count == 0 || indices[0] == ASDM_NONE)
         return ASDM_OK;
     for (int i = 0; i < count; i++)
-        elements += weight_elements(&site->program->weights[indices[i]]);
+        elements += asdm_weight_count(&site->program->weights[indices[i]]);
     snprintf(key, sizeof key, "%s|%d|f32", site->program->weights[indices[0]].name, count);
     ASDM_TRY(asdm_weight_store_get(site->weights, key, elements * sizeof(float), fill_plain, &request, &memory, err));
     *ret = memory;

@@ -15,6 +15,13 @@ const char *asdm_op_kind_name(enum asdm_op_kind kind) {
     return names[kind];
 }
 
+size_t asdm_weight_count(const struct asdm_weight *weight) {
+    size_t count = 1;
+    for (int i = 0; i < weight->rank; i++)
+        count *= (size_t)weight->dims[i];
+    return count;
+}
+
 enum asdm_status asdm_program_create(const char *name, struct asdm_program **ret, struct asdm_error *err) {
     struct asdm_program *program = calloc(1, sizeof *program);
     if (!program)

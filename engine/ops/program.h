@@ -37,6 +37,9 @@ struct asdm_program {
     struct asdm_arena arena;
 };
 
+/* Elements of a weight. */
+size_t asdm_weight_count(const struct asdm_weight *weight);
+
 enum asdm_status asdm_program_create(const char *name, struct asdm_program **ret, struct asdm_error *err);
 void asdm_program_destroy(struct asdm_program **program);
 /* To be called when all is emitted: the first failure of the builder, if any. */

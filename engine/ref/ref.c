@@ -51,9 +51,7 @@ static enum asdm_status get_weight(const struct asdm_site *site, int index, asdm
         return ASDM_OK;
     const struct asdm_weight *weight = &site->program->weights[index];
     struct fill_request request = {site->weights, weight};
-    size_t bytes = sizeof(float);
-    for (int i = 0; i < weight->rank; i++)
-        bytes *= (size_t)weight->dims[i];
+    size_t bytes = asdm_weight_count(weight) * sizeof(float);
     const void *memory;
     ASDM_TRY(asdm_weight_store_get(site->weights, weight->name, bytes, fill, &request, &memory, err));
     *ret = memory;

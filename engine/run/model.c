@@ -26,13 +26,9 @@ static enum asdm_status create_stores(struct asdm_model *model, struct asdm_erro
 
 /* A UNet small enough to be kept in float32 beside bfloat16. */
 static bool wants_fine(const struct asdm_model *model, const struct asdm_program *unet) {
-    double parameters = 0;
-    for (int i = 0; i < unet->weight_count; i++) {
-        double count = 1;
-        for (int j = 0; j < unet->weights[i].rank; j++)
-            count *= (double)unet->weights[i].dims[j];
-        parameters += count;
-    }
+    size_t parameters = 0;
+    for (int i = 0; i < unet->weight_count; i++)
+        parameters += asdm_weight_count(&unet->weights[i]);
     return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_LIMIT_FINE_PARAMETERS;
 }
 

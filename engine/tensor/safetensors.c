@@ -173,8 +173,10 @@ static enum asdm_status read_entry(const struct asdm_safetensors *file, const ch
         enum asdm_status status = key == 0   ? read_dtype(scan, &entry, err)
                                   : key == 1 ? read_shape(file, name, scan, &entry, err)
                                              : read_offsets(scan, &entry, err);
-        if (status != ASDM_OK && err && !strstr(err->message, name)) /* the scanner knows lines, not tensors */
-            asdm_fail_context(err, status, "tensor %s", name);
+        if (status != ASDM_OK && err && !strstr(err->message, name)) { /* the scanner knows lines, not tensors */
+            struct asdm_error inner = *err;
+            asdm_fail(err, status, "%.700s (tensor %.200s)", inner.message, name);
+        }
         if (status != ASDM_OK)
             return status;
     }

@@ -3,15 +3,15 @@
 #define ASDM_LIMITS_H
 
 enum {
-    ASDM_LIMIT_PROMPT_BYTES = 1 << 20,      /* UTF-8 */
-    ASDM_LIMIT_STEPS = 1000,                /* of a sampler */
-    ASDM_LIMIT_GUIDANCE = 1000,             /* magnitude of the guidance scale */
-    ASDM_LIMIT_IMAGE_SIDE = 16384,          /* pixels per side of a PNG that is read */
-    ASDM_LIMIT_IMAGE_PIXELS = 64 << 20,     /* of a PNG that is read */
-    ASDM_LIMIT_CONFIG_BYTES = 4 << 20,      /* of a configuration file */
-    ASDM_LIMIT_CONFIG_DEPTH = 64,           /* nesting of JSON */
-    ASDM_LIMIT_FINE_PARAMETERS = 64 << 20,  /* of a UNet whose noisiest steps run in float32 beside bfloat16 */
-    ASDM_LIMIT_FINE_TIMESTEP_PERCENT = 80   /* of the training timesteps: from there up */
+    ASDM_LIMIT_PROMPT_BYTES = 1 << 20,     /* UTF-8 */
+    ASDM_LIMIT_STEPS = 1000,               /* of a sampler */
+    ASDM_LIMIT_GUIDANCE = 1000,            /* magnitude of the guidance scale */
+    ASDM_LIMIT_IMAGE_SIDE = 16384,         /* pixels per side of a PNG that is read */
+    ASDM_LIMIT_IMAGE_PIXELS = 64 << 20,    /* of a PNG that is read */
+    ASDM_LIMIT_CONFIG_BYTES = 4 << 20,     /* of a configuration file */
+    ASDM_LIMIT_CONFIG_DEPTH = 64,          /* nesting of JSON */
+    ASDM_LIMIT_FINE_PARAMETERS = 64 << 20, /* of a UNet whose noisiest steps run in float32 beside bfloat16 */
+    ASDM_LIMIT_FINE_TIMESTEP_PERCENT = 80  /* of the training timesteps: from there up */
 };
 
 #endif

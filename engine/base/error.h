@@ -15,8 +15,7 @@ enum asdm_status asdm_fail_context(struct asdm_error *err, enum asdm_status stat
     __attribute__((format(printf, 3, 4), cold));
 
 /* Our own fault: prints the condition and aborts. Never for what a caller or a file can cause. */
-#define ASDM_ASSERT(condition)                                                                                         \
-    ((condition) ? (void)0 : asdm_assert_failed(#condition, __FILE__, __LINE__))
+#define ASDM_ASSERT(condition) ((condition) ? (void)0 : asdm_assert_failed(#condition, __FILE__, __LINE__))
 
 void asdm_assert_failed(const char *condition, const char *file, int line) __attribute__((noreturn, cold));
 

@@ -20,7 +20,7 @@ void asdm_file_unmap(struct asdm_mapping *mapping);
  * again when touched. */
 void asdm_file_release(const struct asdm_mapping *mapping, size_t offset, size_t size);
 
-bool asdm_file_exists(const char *path);      /* a regular file (or a link to one) */
+bool asdm_file_exists(const char *path); /* a regular file (or a link to one) */
 bool asdm_file_is_directory(const char *path);
 
 /* Whole file into malloc'ed memory with a NUL after it (not counted in *ret_size). Larger than `limit`: ERR_FORMAT. */

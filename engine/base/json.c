@@ -13,7 +13,6 @@
 #include "base/json_scan.h"
 #include "base/key_table.h"
 
-
 /* The strict pass before cJSON, which takes much that is not JSON. */
 struct check {
     struct asdm_json_scan scan;
@@ -52,7 +51,8 @@ static enum asdm_status check_key(struct check *check, uint32_t object) {
 /* An array or an object, from its bracket to the closing one. */
 static enum asdm_status check_nested(struct check *check, char close, int depth) {
     if (depth == ASDM_LIMIT_CONFIG_DEPTH)
-        return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "nested deeper than %d levels", ASDM_LIMIT_CONFIG_DEPTH);
+        return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "nested deeper than %d levels",
+                                   ASDM_LIMIT_CONFIG_DEPTH);
     check->scan.at++;
     uint32_t object = check->objects++;
     bool first = true, more;

@@ -12,8 +12,14 @@
 
 struct asdm_json; /* one node; nodes belong to their document */
 
-enum asdm_json_type { ASDM_JSON_NULL, ASDM_JSON_BOOL, ASDM_JSON_NUMBER, ASDM_JSON_STRING, ASDM_JSON_ARRAY,
-                      ASDM_JSON_OBJECT };
+enum asdm_json_type {
+    ASDM_JSON_NULL,
+    ASDM_JSON_BOOL,
+    ASDM_JSON_NUMBER,
+    ASDM_JSON_STRING,
+    ASDM_JSON_ARRAY,
+    ASDM_JSON_OBJECT
+};
 
 /* Parses `length` bytes; errors start with `name` (a file name, "request body", ...) and give line and column.
  * The document is freed with asdm_json_destroy on its root. */

@@ -56,8 +56,8 @@ enum asdm_status asdm_memory_check(size_t bytes, const char *what, struct asdm_e
     size_t available = asdm_memory_available();
     if (bytes <= available)
         return ASDM_OK;
-    return asdm_fail(err, ASDM_ERR_MEMORY, "%s needs %.1f GB of memory, %.1f GB are available", what, (double)bytes / 1e9,
-                     (double)available / 1e9);
+    return asdm_fail(err, ASDM_ERR_MEMORY, "%s needs %.1f GB of memory, %.1f GB are available", what,
+                     (double)bytes / 1e9, (double)available / 1e9);
 }
 
 enum asdm_status asdm_memory_map(size_t bytes, const char *what, void **ret, struct asdm_error *err) {
@@ -65,7 +65,7 @@ enum asdm_status asdm_memory_map(size_t bytes, const char *what, void **ret, str
     void *memory = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return asdm_fail(err, ASDM_ERR_MEMORY, "%s: %.1f GB of memory could not be had", what, (double)bytes / 1e9);
-    if (bytes >= HUGE_FROM) /* smaller blocks would mostly clear what nobody uses */
+    if (bytes >= HUGE_FROM)                    /* smaller blocks would mostly clear what nobody uses */
         madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: without it the pages are small */
     *ret = memory;
     return ASDM_OK;

@@ -22,7 +22,7 @@ static double lanczos(double x) {
 
 /* The weights of every output position along one axis. */
 struct axis {
-    int taps;         /* room per position */
+    int taps; /* room per position */
     int *first, *count;
     int32_t *weights; /* [out][taps], fixed point */
 };
@@ -34,7 +34,8 @@ static void axis_done(struct axis *axis) {
 }
 
 static void fill_position(struct axis *axis, int position, int in, double scale, double *weights) {
-    double filter_scale = scale > 1 ? scale : 1, support = LOBES * filter_scale, centre = (position + 0.5) * scale, sum = 0;
+    double filter_scale = scale > 1 ? scale : 1, support = LOBES * filter_scale, centre = (position + 0.5) * scale,
+           sum = 0;
     int first = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
     first = first < 0 ? 0 : first;
     end = end > in ? in : end;
@@ -42,7 +43,8 @@ static void fill_position(struct axis *axis, int position, int in, double scale,
         sum += weights[i - first] = lanczos((i - centre + 0.5) / filter_scale);
     for (int i = 0; i < end - first; i++) {
         double weight = weights[i] / sum * (1 << WEIGHT_BITS);
-        axis->weights[(size_t)position * (size_t)axis->taps + (size_t)i] = (int32_t)(weight < 0 ? weight - 0.5 : weight + 0.5);
+        axis->weights[(size_t)position * (size_t)axis->taps + (size_t)i] =
+            (int32_t)(weight < 0 ? weight - 0.5 : weight + 0.5);
     }
     axis->first[position] = first;
     axis->count[position] = end - first;
@@ -73,7 +75,8 @@ static uint8_t blend(const struct axis *axis, int position, const uint8_t *src, 
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-static void resize_lines(const struct axis *axis, const uint8_t *src, int src_width, int lines, uint8_t *dst, int dst_width) {
+static void resize_lines(const struct axis *axis, const uint8_t *src, int src_width, int lines, uint8_t *dst,
+                         int dst_width) {
     for (size_t y = 0; y < (size_t)lines; y++)
         for (int x = 0; x < dst_width; x++)
             for (size_t c = 0; c < CHANNELS; c++)

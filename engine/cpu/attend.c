@@ -38,18 +38,14 @@ struct product {
 #define PRODUCT_KERNEL(rows, width)                                                                                    \
     static void product_##rows##x##width(const struct product *p, bool accumulate) {                                   \
         vec sum[rows][width];                                                                                          \
-        UNROLL for (int i = 0; i < rows; i++)                                                                          \
-            UNROLL for (int j = 0; j < width; j++)                                                                     \
-                sum[i][j] = accumulate ? *(const vec *)(p->c + (size_t)i * p->c_pitch + (size_t)j * LANES)             \
-                                       : (vec){0};                                                                     \
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) sum[i][j] =                       \
+            accumulate ? *(const vec *)(p->c + (size_t)i * p->c_pitch + (size_t)j * LANES) : (vec){0};                 \
         const float *a = p->a, *b = p->b;                                                                              \
         for (size_t d = 0; d < p->depth; d++, b += width * LANES)                                                      \
-            UNROLL for (int i = 0; i < rows; i++)                                                                      \
-                UNROLL for (int j = 0; j < width; j++)                                                                 \
-                    sum[i][j] += a[(size_t)i * p->a_pitch + d] * *(const vec *)(b + (size_t)j * LANES);                \
-        UNROLL for (int i = 0; i < rows; i++)                                                                          \
-            UNROLL for (int j = 0; j < width; j++)                                                                     \
-                *(vec *)(p->c + (size_t)i * p->c_pitch + (size_t)j * LANES) = sum[i][j];                               \
+            UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) sum[i][j] +=                  \
+                a[(size_t)i * p->a_pitch + d] * *(const vec *)(b + (size_t)j * LANES);                                 \
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < width; j++) *                                 \
+            (vec *)(p->c + (size_t)i * p->c_pitch + (size_t)j * LANES) = sum[i][j];                                    \
     }
 
 #define PRODUCT_KERNELS(width)                                                                                         \
@@ -69,11 +65,10 @@ typedef void product_function(const struct product *p, bool accumulate);
 
 /* `columns` is a multiple of LANES, at most PANEL. */
 static void multiply_panel(struct product p, size_t rows, size_t columns, bool accumulate) {
-    static product_function *const kernels[4][4] = {
-        {product_1x1, product_1x2, product_1x3, product_1x4},
-        {product_2x1, product_2x2, product_2x3, product_2x4},
-        {product_3x1, product_3x2, product_3x3, product_3x4},
-        {product_6x1, product_6x2, product_6x3, product_6x4}};
+    static product_function *const kernels[4][4] = {{product_1x1, product_1x2, product_1x3, product_1x4},
+                                                    {product_2x1, product_2x2, product_2x3, product_2x4},
+                                                    {product_3x1, product_3x2, product_3x3, product_3x4},
+                                                    {product_6x1, product_6x2, product_6x3, product_6x4}};
     size_t width = columns / LANES - 1;
     /* Narrow panels need more rows to keep the multipliers busy. */
     for (; width < 2 && ROWS == 6 && rows >= 12; rows -= 12) {

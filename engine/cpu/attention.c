@@ -21,7 +21,8 @@ static float *packed_head(const struct attention *a, const struct asdm_run *run,
 }
 
 /* First element of `head` in row `row` of q, k or v. */
-static const unsigned char *head_of(const struct attention *a, const struct asdm_run *run, int place, int row, int head) {
+static const unsigned char *head_of(const struct attention *a, const struct asdm_run *run, int place, int row,
+                                    int head) {
     size_t channel = (size_t)a->op.site.op->channel[place] + (size_t)head * a->dim;
     return cpu_source(&a->op, run, place, row) + channel * a->op.backend->base.element_bytes;
 }
@@ -33,8 +34,8 @@ static void pack_block(const struct attention *a, const struct asdm_run *run, in
     size_t count = a->keys - first < CPU_KEY_BLOCK ? a->keys - first : CPU_KEY_BLOCK;
     size_t k_pitch = (size_t)in[ASDM_SRC_K].channels, v_pitch = (size_t)in[ASDM_SRC_V].channels;
     float *keys = packed_head(a, run, row, head), *values = keys + a->key_floats;
-    backend->vector->pack_keys(head_of(a, run, ASDM_SRC_K, row, head) + first * k_pitch * element, k_pitch, count, a->dim,
-                               keys + first * a->dim);
+    backend->vector->pack_keys(head_of(a, run, ASDM_SRC_K, row, head) + first * k_pitch * element, k_pitch, count,
+                               a->dim, keys + first * a->dim);
     backend->vector->pack_values(head_of(a, run, ASDM_SRC_V, row, head) + first * v_pitch * element, v_pitch, count,
                                  a->dim, values + first * (a->value_floats / a->keys));
 }
@@ -85,7 +86,8 @@ static void destroy(struct asdm_kernel *kernel) {
 enum asdm_status cpu_plan_attention(const struct cpu_backend *backend, const struct asdm_site *site,
                                     struct asdm_kernel *ret, struct asdm_error *err) {
     struct asdm_kernel kernel;
-    ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct attention), backend->vector->name, run_attention, &kernel, err));
+    ASDM_TRY(
+        cpu_kernel_create(backend, site, sizeof(struct attention), backend->vector->name, run_attention, &kernel, err));
     struct attention *a = kernel.state;
     kernel.destroy = destroy;
     a->queries = cpu_tokens(site->out);

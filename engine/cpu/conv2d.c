@@ -18,7 +18,7 @@ struct conv2d {
     struct cpu_op op;
     struct cpu_product *products[PHASES];
     const void *weights[PHASES];
-    int count;                             /* 1, or PHASES when folded */
+    int count; /* 1, or PHASES when folded */
     const float *bias;
     size_t enlarged_bytes, product_scratch; /* scratch: the upsampled map (not folded) or one phase, then oneDNN's */
 };
@@ -94,23 +94,24 @@ static void destroy(struct asdm_kernel *kernel) {
 static struct cpu_product_shape shape_of(const struct cpu_backend *backend, const struct asdm_site *site) {
     const struct asdm_op *op = site->op;
     struct asdm_extent in = op->upsample ? site->out : site->in[ASDM_SRC_X];
-    return (struct cpu_product_shape){.conv = true,
-                                      .bf16 = backend->bf16,
-                                      .rows = site->rows,
-                                      .in_channels = site->in[ASDM_SRC_X].channels,
-                                      .out_channels = site->out.channels,
-                                      .in_height = in.height,
-                                      .in_width = in.width,
-                                      .out_height = site->out.height,
-                                      .out_width = site->out.width,
-                                      .kernel = op->kernel,
-                                      .stride = op->stride,
-                                      .pad_top = op->pad_before,
-                                      .pad_left = op->pad_before,
-                                      .pad_bottom = (site->out.height - 1) * op->stride + op->kernel - in.height - op->pad_before,
-                                      .pad_right = (site->out.width - 1) * op->stride + op->kernel - in.width - op->pad_before,
-                                      .bias = op->bias[0] != ASDM_NONE,
-                                      .accumulate = op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE};
+    return (struct cpu_product_shape){
+        .conv = true,
+        .bf16 = backend->bf16,
+        .rows = site->rows,
+        .in_channels = site->in[ASDM_SRC_X].channels,
+        .out_channels = site->out.channels,
+        .in_height = in.height,
+        .in_width = in.width,
+        .out_height = site->out.height,
+        .out_width = site->out.width,
+        .kernel = op->kernel,
+        .stride = op->stride,
+        .pad_top = op->pad_before,
+        .pad_left = op->pad_before,
+        .pad_bottom = (site->out.height - 1) * op->stride + op->kernel - in.height - op->pad_before,
+        .pad_right = (site->out.width - 1) * op->stride + op->kernel - in.width - op->pad_before,
+        .bias = op->bias[0] != ASDM_NONE,
+        .accumulate = op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE};
 }
 
 /* Four phases on the small map: exact only when the output is twice as large in both directions. */
@@ -134,7 +135,8 @@ static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, cons
  * many pixels per channel the first call earns it back. What decides does not depend on the number of rows. */
 static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_site *site) {
     const struct asdm_op *op = site->op;
-    int64_t channels = site->in[ASDM_SRC_X].channels > site->out.channels ? site->in[ASDM_SRC_X].channels : site->out.channels;
+    int64_t channels =
+        site->in[ASDM_SRC_X].channels > site->out.channels ? site->in[ASDM_SRC_X].channels : site->out.channels;
     return !backend->bf16 && op->kernel == 3 && op->stride == 1 && op->pad_before == 1 && !op->upsample &&
            site->in[ASDM_SRC_X].channels >= WINOGRAD_CHANNELS_MIN && site->out.channels >= WINOGRAD_CHANNELS_MIN &&
            site->out.height * site->out.width >= WINOGRAD_PIXELS_PER_CHANNEL * channels;
@@ -169,8 +171,8 @@ static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct a
     return cpu_pack_bias(site, &conv->bias, err);
 }
 
-enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
-                                 struct asdm_error *err) {
+enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct asdm_site *site,
+                                 struct asdm_kernel *ret, struct asdm_error *err) {
     bool folded = can_fold(site);
     struct asdm_kernel kernel;
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct conv2d), folded ? "onednn, folded" : "onednn",
@@ -184,9 +186,11 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
     }
     size_t element = backend->base.element_bytes;
     if (folded)
-        conv->enlarged_bytes = (size_t)site->rows * cpu_tokens(site->in[ASDM_SRC_X]) * (size_t)site->out.channels * element;
+        conv->enlarged_bytes =
+            (size_t)site->rows * cpu_tokens(site->in[ASDM_SRC_X]) * (size_t)site->out.channels * element;
     else if (site->op->upsample)
-        conv->enlarged_bytes = (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
+        conv->enlarged_bytes =
+            (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
     conv->enlarged_bytes = asdm_size_align(conv->enlarged_bytes, 64);
     kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch;
     if (!folded)

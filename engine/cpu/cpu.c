@@ -33,7 +33,8 @@ const struct cpu_vector *cpu_vector_select(bool bf16) {
 /* oneDNN computes in bfloat16 where the processor has AVX-512; without bf16 instructions slowly, but right. */
 static bool has_bf16(void) {
 #ifdef __x86_64__
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
 #else
     return false;
 #endif
@@ -103,7 +104,8 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     if (dtype == ASDM_DTYPE_FP16)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\" computes in fp32 or bf16, not in fp16");
     if (bf16 && !has_bf16())
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\": this processor has no AVX-512, which bf16 needs; use fp32");
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
+                         "device \"cpu\": this processor has no AVX-512, which bf16 needs; use fp32");
     if (threads < 0 || threads > THREADS_MAX)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "threads: must be from 0 to %d, is %d", THREADS_MAX, threads);
     struct cpu_backend *backend = calloc(1, sizeof *backend);

@@ -18,8 +18,8 @@ struct cpu_op {
     const struct cpu_backend *backend;
 };
 
-typedef enum asdm_status cpu_plan(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
-                                  struct asdm_error *err);
+typedef enum asdm_status cpu_plan(const struct cpu_backend *backend, const struct asdm_site *site,
+                                  struct asdm_kernel *ret, struct asdm_error *err);
 
 cpu_plan cpu_plan_conv2d;    /* conv2d.c */
 cpu_plan cpu_plan_linear;    /* linear.c */

@@ -83,8 +83,8 @@ static enum asdm_status plan_products(struct linear *linear, size_t *scratch, st
     return cpu_pack_bias(site, &linear->bias, err);
 }
 
-enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
-                                 struct asdm_error *err) {
+enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct asdm_site *site,
+                                 struct asdm_kernel *ret, struct asdm_error *err) {
     const struct asdm_op *op = site->op;
     struct asdm_kernel kernel;
     /* An activation over an accumulated sum would see only the last term; no model has that. */

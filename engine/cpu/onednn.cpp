@@ -69,13 +69,13 @@ layout_view view(const memory::desc &desc) {
     return {desc.get_padded_dims(), desc.get_strides(), desc.get_inner_blks(), desc.get_inner_idxs()};
 }
 
-dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src,
+                                                    const memory::desc &weights, const memory::desc &bias,
                                                     const memory::desc &dst, const memory::dims &strides,
                                                     const memory::dims &before, const memory::dims &after,
                                                     const dnnl::primitive_attr &attr) {
-    return dnnl::convolution_forward::primitive_desc(the_engine(), dnnl::prop_kind::forward_inference,
-                                                     algorithm, src, weights, bias, dst, strides,
-                                                     before, after, attr);
+    return dnnl::convolution_forward::primitive_desc(the_engine(), dnnl::prop_kind::forward_inference, algorithm, src,
+                                                     weights, bias, dst, strides, before, after, attr);
 }
 
 dnnl::matmul::primitive_desc make_matmul(const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
@@ -99,14 +99,17 @@ layout_view view(const memory::desc &desc) {
     const dnnl_memory_desc_t &d = desc.data;
     const dnnl_blocking_desc_t &b = d.format_desc.blocking;
     return {memory::dims(d.padded_dims, d.padded_dims + d.ndims), memory::dims(b.strides, b.strides + d.ndims),
-            memory::dims(b.inner_blks, b.inner_blks + b.inner_nblks), memory::dims(b.inner_idxs, b.inner_idxs + b.inner_nblks)};
+            memory::dims(b.inner_blks, b.inner_blks + b.inner_nblks),
+            memory::dims(b.inner_idxs, b.inner_idxs + b.inner_nblks)};
 }
 
-dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src, const memory::desc &weights, const memory::desc &bias,
+dnnl::convolution_forward::primitive_desc make_conv(dnnl::algorithm algorithm, const memory::desc &src,
+                                                    const memory::desc &weights, const memory::desc &bias,
                                                     const memory::desc &dst, const memory::dims &strides,
                                                     const memory::dims &before, const memory::dims &after,
                                                     const dnnl::primitive_attr &attr) {
-    dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst, strides, before, after);
+    dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst,
+                                         strides, before, after);
     return dnnl::convolution_forward::primitive_desc(desc, attr, the_engine());
 }
 
@@ -252,7 +255,8 @@ void create_conv(cpu_product *p, const cpu_product_shape &s) {
     if (s.dst_pixel)
         dst = memory::desc(dst_dims, type, memory::dims{s.dst_line * s.out_height, 1, s.dst_line, s.dst_pixel});
     p->plain = memory::desc({s.out_channels, s.in_channels, s.kernel, s.kernel}, type, tag::oihw);
-    memory::desc free_src({s.rows, s.in_channels, s.in_height, s.in_width}, type, tag::any), free_dst(dst_dims, type, tag::any);
+    memory::desc free_src({s.rows, s.in_channels, s.in_height, s.in_width}, type, tag::any),
+        free_dst(dst_dims, type, tag::any);
     auto pd = make_conv(s.winograd ? dnnl::algorithm::convolution_winograd : dnnl::algorithm::convolution_direct,
                         s.winograd ? free_src : src, weights, bias, s.winograd ? free_dst : dst, {s.stride, s.stride},
                         {s.pad_top, s.pad_left}, {s.pad_bottom, s.pad_right}, make_attr(s));
@@ -343,7 +347,8 @@ static void fill_offsets(const layout_view &v, size_t dim, int64_t count, size_t
     }
 }
 
-bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offset, size_t *input_offset, size_t *tap_offset) {
+bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offset, size_t *input_offset,
+                         size_t *tap_offset) {
     const memory::desc desc = product->weights.get_desc();
     const cpu_product_shape &s = product->shape;
     if (is_opaque(desc))
@@ -366,7 +371,8 @@ bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offse
     return true;
 }
 
-enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst, struct asdm_error *err) {
+enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst,
+                                  struct asdm_error *err) {
     try {
         memory from(product->plain, the_engine(), const_cast<void *>(plain));
         memory to(product->weights.get_desc(), the_engine(), dst);

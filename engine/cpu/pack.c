@@ -51,7 +51,8 @@ static void read_row(const struct layout *l, size_t output, float *file, float *
         fold_taps(file + 9 * i, l->pack->phase / 2, l->pack->phase % 2, row + 4 * i);
 }
 
-static void scatter_f32(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count, float *dst) {
+static void scatter_f32(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count,
+                        float *dst) {
     for (size_t i = 0; i < l->inputs; i++)
         for (size_t t = 0; t < l->taps; t++) {
             float *to = dst + l->input_offset[i] + l->tap_offset[t];
@@ -60,7 +61,8 @@ static void scatter_f32(const struct layout *l, const float *rows, size_t pitch,
         }
 }
 
-static void scatter_bf16(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count, uint16_t *dst) {
+static void scatter_bf16(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count,
+                         uint16_t *dst) {
     for (size_t i = 0; i < l->inputs; i++)
         for (size_t t = 0; t < l->taps; t++) {
             uint16_t *to = dst + l->input_offset[i] + l->tap_offset[t];
@@ -151,7 +153,8 @@ enum asdm_status cpu_pack_weights(const struct cpu_pack *pack, const void **ret,
              op->parts, (long long)pack->first_input, (long long)pack->inputs, pack->phase,
              cpu_product_layout(pack->product));
     struct cpu_pack request = *pack;
-    return asdm_weight_store_get(pack->site->weights, key, cpu_product_weight_bytes(pack->product), fill, &request, ret, err);
+    return asdm_weight_store_get(pack->site->weights, key, cpu_product_weight_bytes(pack->product), fill, &request, ret,
+                                 err);
 }
 
 /* ---- plain float32 */
@@ -196,7 +199,6 @@ enum asdm_status cpu_weight_f32(const struct asdm_site *site, int index, const f
     return get_plain(site, &index, 1, ret, err);
 }
 
-enum asdm_status cpu_pack_bias(const struct asdm_site *site, const float **ret,
-                               struct asdm_error *err) {
+enum asdm_status cpu_pack_bias(const struct asdm_site *site, const float **ret, struct asdm_error *err) {
     return get_plain(site, site->op->bias, site->op->parts, ret, err);
 }

@@ -18,7 +18,6 @@ struct cpu_pack {
 enum asdm_status cpu_pack_weights(const struct cpu_pack *pack, const void **ret, struct asdm_error *err);
 
 /* The biases of all parts, one after the other, in float32. */
-enum asdm_status cpu_pack_bias(const struct asdm_site *site, const float **ret,
-                               struct asdm_error *err);
+enum asdm_status cpu_pack_bias(const struct asdm_site *site, const float **ret, struct asdm_error *err);
 
 #endif

@@ -16,7 +16,8 @@ static void run_import(const struct asdm_kernel *kernel, const struct asdm_run *
     size_t tokens = cpu_tokens(op->site.out), channels = (size_t)op->site.out.channels;
     size_t element = op->backend->base.element_bytes;
     for (int row = 0; row < op->site.rows; row++) {
-        const float *src = (const float *)run->values[op->site.op->inputs[ASDM_SRC_X]] + (size_t)row * tokens * channels;
+        const float *src =
+            (const float *)run->values[op->site.op->inputs[ASDM_SRC_X]] + (size_t)row * tokens * channels;
         unsigned char *dst = cpu_result(op, run, row);
         if (!op->site.op->nchw) {
             vector->from_f32(src, dst, tokens * channels);
@@ -63,8 +64,8 @@ static void run_embedding(const struct asdm_kernel *kernel, const struct asdm_ru
             asdm_tensor_to_f32(&e->positions, t * channels, channels, position);
             for (size_t c = 0; c < channels; c++)
                 sum[c] += position[c];
-            e->op.backend->vector->from_f32(sum, cpu_result(&e->op, run, row) + t * channels * e->op.backend->base.element_bytes,
-                                            channels);
+            e->op.backend->vector->from_f32(
+                sum, cpu_result(&e->op, run, row) + t * channels * e->op.backend->base.element_bytes, channels);
         }
     }
 }
@@ -130,15 +131,16 @@ static void run_add_row_bias(const struct asdm_kernel *kernel, const struct asdm
     const struct cpu_op *op = kernel->state;
 #pragma omp parallel for
     for (int row = 0; row < op->site.rows; row++)
-        op->backend->vector->add_row_bias(cpu_source(op, run, ASDM_SRC_X, row), cpu_source(op, run, ASDM_SRC_ROW_BIAS, row),
-                                          cpu_result(op, run, row), cpu_tokens(op->site.out),
-                                          (size_t)op->site.out.channels);
+        op->backend->vector->add_row_bias(cpu_source(op, run, ASDM_SRC_X, row),
+                                          cpu_source(op, run, ASDM_SRC_ROW_BIAS, row), cpu_result(op, run, row),
+                                          cpu_tokens(op->site.out), (size_t)op->site.out.channels);
 }
 
 static void run_concat(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct cpu_op *op = kernel->state;
     size_t element = op->backend->base.element_bytes, tokens = cpu_tokens(op->site.out);
-    size_t a = (size_t)op->site.in[ASDM_SRC_X].channels * element, b = (size_t)op->site.in[ASDM_SRC_X2].channels * element;
+    size_t a = (size_t)op->site.in[ASDM_SRC_X].channels * element,
+           b = (size_t)op->site.in[ASDM_SRC_X2].channels * element;
 #pragma omp parallel for
     for (int row = 0; row < op->site.rows; row++) {
         const unsigned char *x = cpu_source(op, run, ASDM_SRC_X, row), *x2 = cpu_source(op, run, ASDM_SRC_X2, row);
@@ -183,8 +185,8 @@ static enum asdm_status plan_embedding(const struct cpu_backend *backend, const 
     return status;
 }
 
-enum asdm_status cpu_plan_simple(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
-                                 struct asdm_error *err) {
+enum asdm_status cpu_plan_simple(const struct cpu_backend *backend, const struct asdm_site *site,
+                                 struct asdm_kernel *ret, struct asdm_error *err) {
     static const struct {
         void (*run)(const struct asdm_kernel *, const struct asdm_run *);
         int in_place;

@@ -11,15 +11,15 @@
 
 /* One query block of one head; see attend.c. Keys and values were packed by pack_keys and pack_values. */
 struct cpu_attend {
-    const void *q;           /* first query: `queries` of `q_pitch` elements, `dim` of them used */
+    const void *q; /* first query: `queries` of `q_pitch` elements, `dim` of them used */
     size_t queries, q_pitch, dim;
     const float *keys, *values; /* packed */
     size_t key_count;
-    size_t causal_first;     /* number of keys that the first query sees; each later one sees one more. 0: all see all */
-    float scale;             /* on the scores */
-    void *dst;               /* `queries` of `dst_pitch` elements, `dim` of them written */
+    size_t causal_first; /* number of keys that the first query sees; each later one sees one more. 0: all see all */
+    float scale;         /* on the scores */
+    void *dst;           /* `queries` of `dst_pitch` elements, `dim` of them written */
     size_t dst_pitch;
-    float *scratch;          /* attend_scratch_floats(dim) */
+    float *scratch; /* attend_scratch_floats(dim) */
 };
 
 enum { CPU_QUERY_BLOCK = 24, CPU_KEY_BLOCK = 512 };

@@ -37,16 +37,18 @@ static enum asdm_status read_config(const char *directory, const char *name, str
 
 /* Pickles run code when they are loaded; nothing here reads them. */
 static enum asdm_status refuse_pickle(const char *path, struct asdm_error *err) {
-    return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
-                     "%s: pickled weights (.ckpt, .bin, .pt) can run code and are not read; convert them to safetensors, for "
-                     "example in Python: safetensors.torch.save_file(torch.load(\"%s\", weights_only=True), "
-                     "\"model.safetensors\"), or diffusers' save_pretrained(..., safe_serialization=True)",
-                     path, path);
+    return asdm_fail(
+        err, ASDM_ERR_UNSUPPORTED,
+        "%s: pickled weights (.ckpt, .bin, .pt) can run code and are not read; convert them to safetensors, for "
+        "example in Python: safetensors.torch.save_file(torch.load(\"%s\", weights_only=True), "
+        "\"model.safetensors\"), or diffusers' save_pretrained(..., safe_serialization=True)",
+        path, path);
 }
 
-static enum asdm_status open_weights(const char *directory, enum asdm_component component, struct asdm_safetensors **ret,
-                                     struct asdm_error *err) {
-    static const char *const stems[ASDM_COMPONENT_COUNT] = {"diffusion_pytorch_model", "diffusion_pytorch_model", "model"};
+static enum asdm_status open_weights(const char *directory, enum asdm_component component,
+                                     struct asdm_safetensors **ret, struct asdm_error *err) {
+    static const char *const stems[ASDM_COMPONENT_COUNT] = {"diffusion_pytorch_model", "diffusion_pytorch_model",
+                                                            "model"};
     static const char *const pickles[ASDM_COMPONENT_COUNT] = {"diffusion_pytorch_model.bin",
                                                               "diffusion_pytorch_model.bin", "pytorch_model.bin"};
     static const char *const endings[] = {".safetensors", ".fp16.safetensors", ".bf16.safetensors"};
@@ -58,7 +60,8 @@ static enum asdm_status open_weights(const char *directory, enum asdm_component 
     }
     snprintf(path, sizeof path, "%s/%s/%s.safetensors.index.json", directory, folders[component], stems[component]);
     if (asdm_file_exists(path))
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: weights in several files are not supported; save them as one", path);
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: weights in several files are not supported; save them as one",
+                         path);
     snprintf(path, sizeof path, "%s/%s/%s", directory, folders[component], pickles[component]);
     if (asdm_file_exists(path))
         return refuse_pickle(path, err);
@@ -83,7 +86,8 @@ static enum asdm_status check_index(const char *directory, struct asdm_error *er
     return status;
 }
 
-typedef enum asdm_status parse_function(const struct asdm_json *json, const char *name, void *ret, struct asdm_error *err);
+typedef enum asdm_status parse_function(const struct asdm_json *json, const char *name, void *ret,
+                                        struct asdm_error *err);
 
 static enum asdm_status parse_file(const char *directory, const char *name, parse_function *parse, void *ret,
                                    struct asdm_error *err) {
@@ -111,11 +115,12 @@ static enum asdm_status parse_text(const struct asdm_json *json, const char *nam
 static enum asdm_status check_parts(const struct asdm_checkpoint *c, struct asdm_error *err) {
     if (c->unet.cross_attention_dim != c->text.hidden_size)
         return asdm_fail(err, ASDM_ERR_FORMAT,
-                         "%s: unet/config.json: cross_attention_dim: %d, but the text encoder's hidden_size is %d", c->path,
-                         c->unet.cross_attention_dim, c->text.hidden_size);
+                         "%s: unet/config.json: cross_attention_dim: %d, but the text encoder's hidden_size is %d",
+                         c->path, c->unet.cross_attention_dim, c->text.hidden_size);
     if (c->unet.in_channels != c->vae.latent_channels)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: unet/config.json: in_channels: %d, but the vae's latent_channels are %d",
-                         c->path, c->unet.in_channels, c->vae.latent_channels);
+        return asdm_fail(err, ASDM_ERR_FORMAT,
+                         "%s: unet/config.json: in_channels: %d, but the vae's latent_channels are %d", c->path,
+                         c->unet.in_channels, c->vae.latent_channels);
     return ASDM_OK;
 }
 
@@ -146,7 +151,8 @@ static bool ends_with(const char *text, const char *ending) {
 }
 
 static enum asdm_status open_file(struct asdm_checkpoint *c, const char *tokenizer, struct asdm_error *err) {
-    if (ends_with(c->path, ".ckpt") || ends_with(c->path, ".bin") || ends_with(c->path, ".pt") || ends_with(c->path, ".pth"))
+    if (ends_with(c->path, ".ckpt") || ends_with(c->path, ".bin") || ends_with(c->path, ".pt") ||
+        ends_with(c->path, ".pth"))
         return refuse_pickle(c->path, err);
     if (tokenizer && !(c->tokenizer = strdup(tokenizer)))
         return no_memory(c->path, err);
@@ -263,8 +269,9 @@ static enum asdm_status fail_listing(const struct asdm_checkpoint *c, enum asdm_
 }
 
 /* One weight against the file: adds it to the lists where it is missing or wrong, and marks what it uses. */
-static void verify_weight(const struct asdm_checkpoint *c, enum asdm_component component, const struct asdm_weight *weight,
-                          bool *used, struct listing *missing, struct listing *wrong) {
+static void verify_weight(const struct asdm_checkpoint *c, enum asdm_component component,
+                          const struct asdm_weight *weight, bool *used, struct listing *missing,
+                          struct listing *wrong) {
     struct asdm_file_name name;
     const struct asdm_tensor *found = look_up(c, component, weight, &name);
     if (!found) {

@@ -15,10 +15,10 @@
 enum asdm_component { ASDM_COMPONENT_UNET, ASDM_COMPONENT_VAE, ASDM_COMPONENT_TEXT, ASDM_COMPONENT_COUNT };
 
 enum asdm_checkpoint_layout {
-    ASDM_LAYOUT_DIFFUSERS, /* a directory */
-    ASDM_LAYOUT_ORIGINAL,  /* one file, CLIP as transformers names it (SD 1.x) */
+    ASDM_LAYOUT_DIFFUSERS,         /* a directory */
+    ASDM_LAYOUT_ORIGINAL,          /* one file, CLIP as transformers names it (SD 1.x) */
     ASDM_LAYOUT_ORIGINAL_OPENCLIP, /* one file, OpenCLIP's names (SD 2.x) */
-    ASDM_LAYOUT_RANDOM     /* no file */
+    ASDM_LAYOUT_RANDOM             /* no file */
 };
 
 struct asdm_checkpoint {
@@ -30,7 +30,7 @@ struct asdm_checkpoint {
     struct asdm_text_config text;
     struct asdm_scheduler_config scheduler;
     struct asdm_safetensors *files[ASDM_COMPONENT_COUNT]; /* the same file three times when there is one */
-    uint16_t *random; /* numbers that every random weight is a piece of */
+    uint16_t *random;                                     /* numbers that every random weight is a piece of */
 };
 
 /* `path` is a directory or a file; `tokenizer` a directory in place of the model's own, which one-file checkpoints lack; or NULL. */

@@ -25,7 +25,8 @@ static const struct asdm_config_key unet_keys[] = {
     {"conv_out_kernel", NULL},
     {"cross_attention_dim", NULL},
     {"cross_attention_norm", "null"},
-    {"decay", NULL}, /* this, inv_gamma, min_decay, optimization_step, power, update_after_step, use_ema_warmup: moving average */
+    {"decay",
+     NULL}, /* this, inv_gamma, min_decay, optimization_step, power, update_after_step, use_ema_warmup: moving average */
     {"down_block_types", NULL},
     {"downsample_padding", "1"},
     {"dropout", NULL}, /* training only */
@@ -84,8 +85,9 @@ static enum asdm_status read_blocks(const struct asdm_json *json, const char *na
                                     const char *plain, const char *attention, bool *ret, struct asdm_error *err) {
     const struct asdm_json *node = asdm_json_get(json, key);
     if (!node || asdm_json_type(node) != ASDM_JSON_ARRAY || asdm_json_count(node) != (size_t)stages)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: must be an array of %d block names, one per entry of block_out_channels",
-                         name, key, stages);
+        return asdm_fail(err, ASDM_ERR_FORMAT,
+                         "%s: %s: must be an array of %d block names, one per entry of block_out_channels", name, key,
+                         stages);
     int i = 0;
     for (const struct asdm_json *item = asdm_json_first(node); item; item = asdm_json_next(item), i++) {
         const char *text = asdm_json_type(item) == ASDM_JSON_STRING ? asdm_json_string(item) : "";
@@ -132,7 +134,8 @@ static enum asdm_status read_cross_attention_dim(const struct asdm_json *json, c
     ASDM_TRY(asdm_config_get_ints(json, name, "cross_attention_dim", c->stages, 1, CHANNELS_MAX, dims, err));
     for (int i = 1; i < c->stages; i++)
         if (dims[i] != dims[0])
-            return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: cross_attention_dim: must be the same in all stages", name);
+            return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: cross_attention_dim: must be the same in all stages",
+                             name);
     c->cross_attention_dim = dims[0];
     return ASDM_OK;
 }
@@ -160,16 +163,17 @@ static enum asdm_status read_unet_stages(const struct asdm_json *json, const cha
 
 enum asdm_status asdm_unet_config_check(const struct asdm_unet_config *c, const char *name, struct asdm_error *err) {
     if (c->in_channels != 4 || c->out_channels != 4)
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
-                         "%s: in_channels, out_channels: %d and %d are not supported, only 4 (9 is an inpainting model)",
-                         name, c->in_channels, c->out_channels);
+        return asdm_fail(
+            err, ASDM_ERR_UNSUPPORTED,
+            "%s: in_channels, out_channels: %d and %d are not supported, only 4 (9 is an inpainting model)", name,
+            c->in_channels, c->out_channels);
     if (c->conv_in_kernel % 2 == 0 || c->conv_out_kernel % 2 == 0)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: conv_in_kernel, conv_out_kernel: must be odd", name);
     for (int i = 0; i < c->stages; i++) {
         bool attention = c->down_attention[i] || c->up_attention[i] || (c->mid_attention && i == c->stages - 1);
         if (c->channels[i] % c->norm_groups)
-            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: norm_num_groups: %d does not divide block_out_channels %d", name,
-                             c->norm_groups, c->channels[i]);
+            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: norm_num_groups: %d does not divide block_out_channels %d",
+                             name, c->norm_groups, c->channels[i]);
         if (attention && c->channels[i] % c->heads[i])
             return asdm_fail(err, ASDM_ERR_FORMAT, "%s: attention_head_dim: %d heads do not divide %d channels", name,
                              c->heads[i], c->channels[i]);
@@ -262,8 +266,8 @@ enum asdm_status asdm_vae_config_parse(const struct asdm_json *json, const char 
                          "%s: block_out_channels: %d stages are not supported, only 4 (a factor of 8)", name, c.stages);
     for (int i = 0; i < c.stages; i++)
         if (c.channels[i] % c.norm_groups)
-            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: norm_num_groups: %d does not divide block_out_channels %d", name,
-                             c.norm_groups, c.channels[i]);
+            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: norm_num_groups: %d does not divide block_out_channels %d",
+                             name, c.norm_groups, c.channels[i]);
     *ret = c;
     return ASDM_OK;
 }
@@ -271,28 +275,80 @@ enum asdm_status asdm_vae_config_parse(const struct asdm_json *json, const char 
 /* ---- text encoder */
 
 /* Transformers writes every field of its base class in some versions; those say nothing about a text encoder's result. */
-static const struct asdm_config_key text_keys[] = {
-    {"hidden_size", NULL}, {"intermediate_size", NULL}, {"num_hidden_layers", NULL}, {"num_attention_heads", NULL},
-    {"max_position_embeddings", NULL}, {"vocab_size", NULL}, {"layer_norm_eps", NULL}, {"hidden_act", NULL},
-    {"model_type", "\"clip_text_model\""}, {"use_attention_mask", "false"}, {"add_cross_attention", "false"},
-    {"is_decoder", "false"}, {"is_encoder_decoder", "false"}, {"tie_encoder_decoder", NULL}, {"pruned_heads", NULL},
-    {"quantization_config", "null"},
-    {"architectures", NULL}, {"attention_dropout", NULL}, {"dropout", NULL}, {"bos_token_id", NULL},
-    {"eos_token_id", NULL}, {"pad_token_id", NULL}, {"sep_token_id", NULL}, {"decoder_start_token_id", NULL},
-    {"initializer_factor", NULL}, {"initializer_range", NULL}, {"projection_dim", NULL}, {"dtype", NULL},
-    {"torch_dtype", NULL}, {"transformers_version", NULL}, {"attn_implementation", NULL}, {"return_dict", NULL},
-    {"output_hidden_states", NULL}, {"output_attentions", NULL}, {"output_scores", NULL}, {"torchscript", NULL},
-    {"use_bfloat16", NULL}, {"tie_word_embeddings", NULL}, {"cross_attention_hidden_size", NULL},
-    {"chunk_size_feed_forward", NULL}, {"finetuning_task", NULL}, {"id2label", NULL}, {"label2id", NULL},
-    {"num_labels", NULL}, {"tokenizer_class", NULL}, {"prefix", NULL}, {"task_specific_params", NULL},
-    {"problem_type", NULL}, {"max_length", NULL}, {"min_length", NULL}, {"do_sample", NULL}, {"early_stopping", NULL},
-    {"num_beams", NULL}, {"num_beam_groups", NULL}, {"diversity_penalty", NULL}, {"temperature", NULL},
-    {"top_k", NULL}, {"top_p", NULL}, {"typical_p", NULL}, {"repetition_penalty", NULL}, {"length_penalty", NULL},
-    {"no_repeat_ngram_size", NULL}, {"encoder_no_repeat_ngram_size", NULL}, {"bad_words_ids", NULL},
-    {"num_return_sequences", NULL}, {"return_dict_in_generate", NULL}, {"forced_bos_token_id", NULL},
-    {"forced_eos_token_id", NULL}, {"remove_invalid_values", NULL}, {"exponential_decay_length_penalty", NULL},
-    {"suppress_tokens", NULL}, {"begin_suppress_tokens", NULL}, {"tf_legacy_loss", NULL},
-    {NULL, NULL}};
+static const struct asdm_config_key text_keys[] = {{"hidden_size", NULL},
+                                                   {"intermediate_size", NULL},
+                                                   {"num_hidden_layers", NULL},
+                                                   {"num_attention_heads", NULL},
+                                                   {"max_position_embeddings", NULL},
+                                                   {"vocab_size", NULL},
+                                                   {"layer_norm_eps", NULL},
+                                                   {"hidden_act", NULL},
+                                                   {"model_type", "\"clip_text_model\""},
+                                                   {"use_attention_mask", "false"},
+                                                   {"add_cross_attention", "false"},
+                                                   {"is_decoder", "false"},
+                                                   {"is_encoder_decoder", "false"},
+                                                   {"tie_encoder_decoder", NULL},
+                                                   {"pruned_heads", NULL},
+                                                   {"quantization_config", "null"},
+                                                   {"architectures", NULL},
+                                                   {"attention_dropout", NULL},
+                                                   {"dropout", NULL},
+                                                   {"bos_token_id", NULL},
+                                                   {"eos_token_id", NULL},
+                                                   {"pad_token_id", NULL},
+                                                   {"sep_token_id", NULL},
+                                                   {"decoder_start_token_id", NULL},
+                                                   {"initializer_factor", NULL},
+                                                   {"initializer_range", NULL},
+                                                   {"projection_dim", NULL},
+                                                   {"dtype", NULL},
+                                                   {"torch_dtype", NULL},
+                                                   {"transformers_version", NULL},
+                                                   {"attn_implementation", NULL},
+                                                   {"return_dict", NULL},
+                                                   {"output_hidden_states", NULL},
+                                                   {"output_attentions", NULL},
+                                                   {"output_scores", NULL},
+                                                   {"torchscript", NULL},
+                                                   {"use_bfloat16", NULL},
+                                                   {"tie_word_embeddings", NULL},
+                                                   {"cross_attention_hidden_size", NULL},
+                                                   {"chunk_size_feed_forward", NULL},
+                                                   {"finetuning_task", NULL},
+                                                   {"id2label", NULL},
+                                                   {"label2id", NULL},
+                                                   {"num_labels", NULL},
+                                                   {"tokenizer_class", NULL},
+                                                   {"prefix", NULL},
+                                                   {"task_specific_params", NULL},
+                                                   {"problem_type", NULL},
+                                                   {"max_length", NULL},
+                                                   {"min_length", NULL},
+                                                   {"do_sample", NULL},
+                                                   {"early_stopping", NULL},
+                                                   {"num_beams", NULL},
+                                                   {"num_beam_groups", NULL},
+                                                   {"diversity_penalty", NULL},
+                                                   {"temperature", NULL},
+                                                   {"top_k", NULL},
+                                                   {"top_p", NULL},
+                                                   {"typical_p", NULL},
+                                                   {"repetition_penalty", NULL},
+                                                   {"length_penalty", NULL},
+                                                   {"no_repeat_ngram_size", NULL},
+                                                   {"encoder_no_repeat_ngram_size", NULL},
+                                                   {"bad_words_ids", NULL},
+                                                   {"num_return_sequences", NULL},
+                                                   {"return_dict_in_generate", NULL},
+                                                   {"forced_bos_token_id", NULL},
+                                                   {"forced_eos_token_id", NULL},
+                                                   {"remove_invalid_values", NULL},
+                                                   {"exponential_decay_length_penalty", NULL},
+                                                   {"suppress_tokens", NULL},
+                                                   {"begin_suppress_tokens", NULL},
+                                                   {"tf_legacy_loss", NULL},
+                                                   {NULL, NULL}};
 
 enum asdm_status asdm_text_config_parse(const struct asdm_json *json, const char *name, struct asdm_text_config *ret,
                                         struct asdm_error *err) {

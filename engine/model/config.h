@@ -17,9 +17,9 @@ struct asdm_unet_config {
     int in_channels, out_channels;
     int sample_height, sample_width; /* latents the model was made for */
     int stages;
-    int channels[ASDM_STAGES_MAX];        /* block_out_channels */
-    int layers[ASDM_STAGES_MAX];          /* layers_per_block, of the down side; the up side has one more */
-    int heads[ASDM_STAGES_MAX];           /* attention_head_dim, which in diffusers' files is the number of heads */
+    int channels[ASDM_STAGES_MAX]; /* block_out_channels */
+    int layers[ASDM_STAGES_MAX];   /* layers_per_block, of the down side; the up side has one more */
+    int heads[ASDM_STAGES_MAX];    /* attention_head_dim, which in diffusers' files is the number of heads */
     int transformer_layers[ASDM_STAGES_MAX];
     bool down_attention[ASDM_STAGES_MAX]; /* by stage */
     bool up_attention[ASDM_STAGES_MAX];   /* by stage: up_block_types reversed */
@@ -63,6 +63,7 @@ enum asdm_status asdm_text_config_parse(const struct asdm_json *json, const char
                                         struct asdm_error *err);
 
 /* Checks that hold however the configuration was made (from files or from a one-file checkpoint's shapes). */
-enum asdm_status asdm_unet_config_check(const struct asdm_unet_config *config, const char *name, struct asdm_error *err);
+enum asdm_status asdm_unet_config_check(const struct asdm_unet_config *config, const char *name,
+                                        struct asdm_error *err);
 
 #endif

@@ -49,8 +49,8 @@ static bool is_supported(const struct asdm_json *node, const char *only) {
     return asdm_json_type(node) == ASDM_JSON_NULL || is_one_of(literal, only);
 }
 
-enum asdm_status asdm_config_check_keys(const struct asdm_json *json, const char *name, const struct asdm_config_key *keys,
-                                        struct asdm_error *err) {
+enum asdm_status asdm_config_check_keys(const struct asdm_json *json, const char *name,
+                                        const struct asdm_config_key *keys, struct asdm_error *err) {
     if (asdm_json_type(json) != ASDM_JSON_OBJECT)
         return asdm_fail(err, ASDM_ERR_FORMAT, "%s: must be an object, is %s", name,
                          asdm_json_type_name(asdm_json_type(json)));
@@ -100,14 +100,14 @@ enum asdm_status asdm_config_get_ints(const struct asdm_json *json, const char *
         return ASDM_OK;
     }
     if (asdm_json_count(node) != (size_t)count)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: must be a number or %d numbers, one per stage, has %zu", name, key,
-                         count, asdm_json_count(node));
+        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: must be a number or %d numbers, one per stage, has %zu", name,
+                         key, count, asdm_json_count(node));
     int i = 0;
     for (const struct asdm_json *item = asdm_json_first(node); item; item = asdm_json_next(item), i++) {
         double value = asdm_json_type(item) == ASDM_JSON_NUMBER ? asdm_json_number(item) : (double)min - 1;
         if (value < (double)min || value > (double)max || value != (double)(int64_t)value)
-            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: entry %d must be an integer from %lld to %lld", name, key, i,
-                             (long long)min, (long long)max);
+            return asdm_fail(err, ASDM_ERR_FORMAT, "%s: %s: entry %d must be an integer from %lld to %lld", name, key,
+                             i, (long long)min, (long long)max);
         ret[i] = (int)value;
     }
     return ASDM_OK;
@@ -134,6 +134,6 @@ enum asdm_status asdm_config_get_activation(const struct asdm_json *json, const 
             return ASDM_OK;
         }
     return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
-                     "%s: %s: \"%.60s\" is not supported, only silu, swish, gelu, quick_gelu, gelu_pytorch_tanh, relu", name,
-                     key, text);
+                     "%s: %s: \"%.60s\" is not supported, only silu, swish, gelu, quick_gelu, gelu_pytorch_tanh, relu",
+                     name, key, text);
 }

@@ -15,8 +15,8 @@ struct asdm_config_key {
 
 /* Refuses keys that are not in `keys` (terminated by a NULL key; names that start with "_" are notes) and values that are not
  * supported, by name. */
-enum asdm_status asdm_config_check_keys(const struct asdm_json *json, const char *name, const struct asdm_config_key *keys,
-                                        struct asdm_error *err);
+enum asdm_status asdm_config_check_keys(const struct asdm_json *json, const char *name,
+                                        const struct asdm_config_key *keys, struct asdm_error *err);
 
 /* An integer, or an array of integers, one per stage; an integer fills all. Absent: *ret untouched. */
 enum asdm_status asdm_config_get_ints(const struct asdm_json *json, const char *name, const char *key, int count,

@@ -29,9 +29,12 @@ static void rename_start(char dst[ASDM_NAME_MAX], const char *prefix, const char
 
 /* ---- unet, original names (CompVis/stable-diffusion, openaimodel.py) */
 
-static const struct renaming resnet_names[] = {{"norm1", "in_layers.0"},          {"conv1", "in_layers.2"},
-                                               {"time_emb_proj", "emb_layers.1"}, {"norm2", "out_layers.0"},
-                                               {"conv2", "out_layers.3"},         {"conv_shortcut", "skip_connection"},
+static const struct renaming resnet_names[] = {{"norm1", "in_layers.0"},
+                                               {"conv1", "in_layers.2"},
+                                               {"time_emb_proj", "emb_layers.1"},
+                                               {"norm2", "out_layers.0"},
+                                               {"conv2", "out_layers.3"},
+                                               {"conv_shortcut", "skip_connection"},
                                                {NULL, NULL}};
 
 static const struct renaming unet_names[] = {{"conv_in", "input_blocks.0.0"},
@@ -95,9 +98,8 @@ static void original_unet_name(const struct asdm_checkpoint *c, const char *name
 
 static const struct renaming vae_resnet_names[] = {{"conv_shortcut", "nin_shortcut"}, {NULL, NULL}};
 
-static const struct renaming vae_attention_names[] = {{"group_norm", "norm"}, {"to_q", "q"},
-                                                      {"to_k", "k"},          {"to_v", "v"},
-                                                      {"to_out.0", "proj_out"}, {NULL, NULL}};
+static const struct renaming vae_attention_names[] = {
+    {"group_norm", "norm"}, {"to_q", "q"}, {"to_k", "k"}, {"to_v", "v"}, {"to_out.0", "proj_out"}, {NULL, NULL}};
 
 static const struct renaming vae_names[] = {{"conv_norm_out", "norm_out"}, {NULL, NULL}};
 
@@ -150,14 +152,15 @@ static bool old_vae_name(const char *name, char dst[ASDM_NAME_MAX]) {
 
 /* ---- text encoder */
 
-static const struct renaming openclip_names[] = {{"text_model.embeddings.token_embedding.weight", "token_embedding.weight"},
-                                                 {"text_model.embeddings.position_embedding.weight", "positional_embedding"},
-                                                 {"text_model.final_layer_norm", "ln_final"},
-                                                 {NULL, NULL}};
+static const struct renaming openclip_names[] = {
+    {"text_model.embeddings.token_embedding.weight", "token_embedding.weight"},
+    {"text_model.embeddings.position_embedding.weight", "positional_embedding"},
+    {"text_model.final_layer_norm", "ln_final"},
+    {NULL, NULL}};
 
 static const struct renaming openclip_layer_names[] = {
-    {"layer_norm1", "ln_1"},           {"layer_norm2", "ln_2"},   {"self_attn.out_proj", "attn.out_proj"},
-    {"mlp.fc1", "mlp.c_fc"},           {"mlp.fc2", "mlp.c_proj"}, {NULL, NULL}};
+    {"layer_norm1", "ln_1"}, {"layer_norm2", "ln_2"},   {"self_attn.out_proj", "attn.out_proj"},
+    {"mlp.fc1", "mlp.c_fc"}, {"mlp.fc2", "mlp.c_proj"}, {NULL, NULL}};
 
 static void openclip_name(const char *name, struct asdm_file_name *ret) {
     static const char *const stacked[] = {"self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."};
@@ -170,7 +173,8 @@ static void openclip_name(const char *name, struct asdm_file_name *ret) {
     for (int part = 0; part < 3; part++) {
         const char *rest = after(name + used, stacked[part]);
         if (rest) { /* "weight" or "bias" of q, k, v, one above the other */
-            snprintf(ret->name, ASDM_NAME_MAX, "cond_stage_model.model.transformer.resblocks.%d.attn.in_proj_%s", layer, rest);
+            snprintf(ret->name, ASDM_NAME_MAX, "cond_stage_model.model.transformer.resblocks.%d.attn.in_proj_%s", layer,
+                     rest);
             ret->part = part;
             ret->parts = 3;
             return;
@@ -216,11 +220,12 @@ bool asdm_file_name(const struct asdm_checkpoint *checkpoint, enum asdm_componen
     return attempt == 0;
 }
 
-bool asdm_file_name_is_extra(const struct asdm_checkpoint *checkpoint, enum asdm_component component, const char *name) {
+bool asdm_file_name_is_extra(const struct asdm_checkpoint *checkpoint, enum asdm_component component,
+                             const char *name) {
     static const char *const prefixes[] = {"model.diffusion_model.", "first_stage_model.", "cond_stage_model."};
     /* Buffers, projections that only CLIP's training needs, the autoencoder's loss, and OpenCLIP's last layer, which SD 2.x skips. */
     static const char *const harmless[] = {"position_ids", "logit_scale", "text_projection", "first_stage_model.loss.",
-                                           "attn_mask", "model_ema"};
+                                           "attn_mask",    "model_ema"};
     if (checkpoint->layout != ASDM_LAYOUT_DIFFUSERS && !after(name, prefixes[component]))
         return false;
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)

@@ -19,8 +19,8 @@ __attribute__((format(printf, 2, 3))) static const struct asdm_tensor *find(cons
     return asdm_safetensors_find(c->files[0], name);
 }
 
-static enum asdm_status need(const struct asdm_checkpoint *c, const char *name, int rank, const struct asdm_tensor **ret,
-                             struct asdm_error *err) {
+static enum asdm_status need(const struct asdm_checkpoint *c, const char *name, int rank,
+                             const struct asdm_tensor **ret, struct asdm_error *err) {
     const struct asdm_tensor *tensor = asdm_safetensors_find(c->files[0], name);
     if (!tensor)
         return asdm_fail(err, ASDM_ERR_FORMAT,
@@ -34,7 +34,8 @@ static enum asdm_status need(const struct asdm_checkpoint *c, const char *name, 
 
 static int count_transformer_layers(const struct asdm_checkpoint *c, const char *block) {
     int count = 0;
-    while (count < ASDM_LAYERS_MAX && find(c, "model.diffusion_model.%s.1.transformer_blocks.%d.norm1.weight", block, count))
+    while (count < ASDM_LAYERS_MAX &&
+           find(c, "model.diffusion_model.%s.1.transformer_blocks.%d.norm1.weight", block, count))
         count++;
     return count;
 }
@@ -136,8 +137,8 @@ static enum asdm_status read_vae(struct asdm_checkpoint *c, struct asdm_error *e
         ASDM_TRY(need(c, name, 4, &conv, err));
         v.channels[stage] = (int)conv->dims[0];
         if (v.channels[stage] < 1 || v.channels[stage] % v.norm_groups)
-            return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: %s: %d channels do not divide into %d norm groups", c->path,
-                             name, v.channels[stage], v.norm_groups);
+            return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: %s: %d channels do not divide into %d norm groups",
+                             c->path, name, v.channels[stage], v.norm_groups);
     }
     while (v.layers < ASDM_LAYERS_MAX && find(c, "first_stage_model.encoder.down.0.block.%d.conv1.weight", v.layers))
         v.layers++;
@@ -203,8 +204,8 @@ static void read_scheduler(struct asdm_checkpoint *c, bool openclip) {
 enum asdm_status asdm_original_config_read(struct asdm_checkpoint *c, struct asdm_error *err) {
     if (find(c, "conditioner.embedders.0.transformer.text_model.embeddings.position_ids") ||
         find(c, "conditioner.embedders.1.model.token_embedding.weight"))
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: a Stable Diffusion XL checkpoint; only 1.x and 2.x are supported",
-                         c->path);
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
+                         "%s: a Stable Diffusion XL checkpoint; only 1.x and 2.x are supported", c->path);
     bool openclip = find(c, "cond_stage_model.model.token_embedding.weight") != NULL;
     c->layout = openclip ? ASDM_LAYOUT_ORIGINAL_OPENCLIP : ASDM_LAYOUT_ORIGINAL;
     ASDM_TRY(read_unet(c, openclip, err));

@@ -9,16 +9,20 @@
 enum { RANDOM_COUNT = 40 << 20 /* more than any one tensor has elements */, RANDOM_SHIFTS = 4096 };
 
 /* A piece of the pool that depends on the name, so that tensors differ. */
-enum asdm_status asdm_random_weight_find(const uint16_t *pool, const struct asdm_weight *weight, struct asdm_tensor *ret,
-                                         struct asdm_error *err) {
+enum asdm_status asdm_random_weight_find(const uint16_t *pool, const struct asdm_weight *weight,
+                                         struct asdm_tensor *ret, struct asdm_error *err) {
     size_t count = asdm_weight_count(weight), shift = 0;
     for (const char *at = weight->name; *at; at++)
         shift = shift * 31 + (unsigned char)*at;
     shift %= RANDOM_SHIFTS;
     if (count + shift > RANDOM_COUNT)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: too large for random weights", weight->name);
-    *ret = (struct asdm_tensor){.name = weight->name, .dtype = ASDM_F16, .rank = weight->rank, .data = pool + shift,
-                                .count = count, .bytes = 2 * count};
+    *ret = (struct asdm_tensor){.name = weight->name,
+                                .dtype = ASDM_F16,
+                                .rank = weight->rank,
+                                .data = pool + shift,
+                                .count = count,
+                                .bytes = 2 * count};
     memcpy(ret->dims, weight->dims, sizeof weight->dims);
     return ASDM_OK;
 }
@@ -26,21 +30,29 @@ enum asdm_status asdm_random_weight_find(const uint16_t *pool, const struct asdm
 static const struct {
     const char *name, *unet;
 } architectures[] = {
-    {"sd15", "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
-             "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"],"
-             "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
-    {"sd21", "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":1024,\"attention_head_dim\":[5,10,20,20],"
-             "\"use_linear_projection\":true,\"sample_size\":96,"
-             "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"],"
-             "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
-    {"bk-base", "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
-                "\"layers_per_block\":1,"
-                "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"],"
-                "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
-    {"bk-small", "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
-                 "\"layers_per_block\":1,\"mid_block_type\":null,"
-                 "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"],"
-                 "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
+    {"sd15",
+     "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
+     "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"]"
+     ","
+     "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
+    {"sd21",
+     "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":1024,\"attention_head_dim\":[5,10,20,20],"
+     "\"use_linear_projection\":true,\"sample_size\":96,"
+     "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"]"
+     ","
+     "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
+    {"bk-base",
+     "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
+     "\"layers_per_block\":1,"
+     "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"]"
+     ","
+     "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
+    {"bk-small",
+     "{\"block_out_channels\":[320,640,1280,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
+     "\"layers_per_block\":1,\"mid_block_type\":null,"
+     "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"DownBlock2D\"]"
+     ","
+     "\"up_block_types\":[\"UpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\",\"CrossAttnUpBlock2D\"]}"},
     {"bk-tiny", "{\"block_out_channels\":[320,640,1280],\"cross_attention_dim\":768,\"attention_head_dim\":8,"
                 "\"layers_per_block\":1,\"mid_block_type\":null,"
                 "\"down_block_types\":[\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\",\"CrossAttnDownBlock2D\"],"
@@ -61,7 +73,8 @@ static uint16_t *make_random_pool(void) {
 
 static const char vae_config[] =
     "{\"block_out_channels\":[128,256,512,512],\"layers_per_block\":2,"
-    "\"down_block_types\":[\"DownEncoderBlock2D\",\"DownEncoderBlock2D\",\"DownEncoderBlock2D\",\"DownEncoderBlock2D\"],"
+    "\"down_block_types\":[\"DownEncoderBlock2D\",\"DownEncoderBlock2D\",\"DownEncoderBlock2D\",\"DownEncoderBlock2D\"]"
+    ","
     "\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\",\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"]}";
 
 /* The same way through the parsers as a checkpoint's own files. */
@@ -97,7 +110,8 @@ static enum asdm_status fill_random(struct asdm_checkpoint *c, const char *unet,
     return c->random ? ASDM_OK : asdm_fail(err, ASDM_ERR_MEMORY, "%s: no memory for random weights", c->path);
 }
 
-enum asdm_status asdm_checkpoint_random(const char *architecture, struct asdm_checkpoint **ret, struct asdm_error *err) {
+enum asdm_status asdm_checkpoint_random(const char *architecture, struct asdm_checkpoint **ret,
+                                        struct asdm_error *err) {
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) {
         if (strcmp(architecture, architectures[i].name) != 0)
             continue;

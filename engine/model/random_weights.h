@@ -5,7 +5,7 @@
 #include "model/checkpoint.h"
 
 /* A piece of the checkpoint's pool that depends on the weight's name, so that tensors differ. */
-enum asdm_status asdm_random_weight_find(const uint16_t *pool, const struct asdm_weight *weight, struct asdm_tensor *ret,
-                                         struct asdm_error *err);
+enum asdm_status asdm_random_weight_find(const uint16_t *pool, const struct asdm_weight *weight,
+                                         struct asdm_tensor *ret, struct asdm_error *err);
 
 #endif

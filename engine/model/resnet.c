@@ -24,7 +24,8 @@ static int build_normed_conv(struct asdm_program *p, const struct asdm_resnet *r
     return asdm_build_conv2d(p, x, conv, out_channels, 3, 1, 1, 1);
 }
 
-int asdm_build_resnet(struct asdm_program *p, const struct asdm_resnet *resnet, int x, int out_channels, const char *name) {
+int asdm_build_resnet(struct asdm_program *p, const struct asdm_resnet *resnet, int x, int out_channels,
+                      const char *name) {
     if (p->status != ASDM_OK)
         return 0;
     int shortcut = x;

@@ -107,8 +107,8 @@ static int build_up(struct builder *b, int x, int up) {
     }
     if (stage > 0) {
         x = asdm_build_upsample(b->p, x);
-        x = asdm_build_conv2d(b->p, x, asdm_build_name(b->p, "up_blocks.%d.upsamplers.0.conv", up),
-                              c->channels[stage], 3, 1, 1, 1);
+        x = asdm_build_conv2d(b->p, x, asdm_build_name(b->p, "up_blocks.%d.upsamplers.0.conv", up), c->channels[stage],
+                              3, 1, 1, 1);
     }
     return x;
 }
@@ -139,7 +139,8 @@ enum asdm_status asdm_unet_build(const struct asdm_unet_config *c, int tokens, s
     struct builder b = {.p = p, .config = c, .resnet = {c->norm_groups, c->norm_eps, c->activation, ASDM_NONE}};
     struct asdm_unet unet = {.program = p};
     unet.timestep = asdm_build_input(p, asdm_dim_const(1), asdm_dim_const(1), 1, ASDM_RATE_SCHEDULE);
-    unet.context = asdm_build_input(p, asdm_dim_const(1), asdm_dim_const(tokens), c->cross_attention_dim, ASDM_RATE_PROMPT);
+    unet.context =
+        asdm_build_input(p, asdm_dim_const(1), asdm_dim_const(tokens), c->cross_attention_dim, ASDM_RATE_PROMPT);
     unet.latents = asdm_build_input(p, asdm_dim_height(0), asdm_dim_width(0), c->in_channels, ASDM_RATE_STEP);
     b.context = asdm_build_import(p, unet.context, false);
     b.resnet.time = build_time(&b, unet.timestep);

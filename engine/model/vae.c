@@ -59,11 +59,13 @@ enum asdm_status asdm_vae_decoder_build(const struct asdm_vae_config *c, struct 
     for (int up = 0; up < c->stages; up++) {
         int channels = c->channels[c->stages - 1 - up];
         for (int i = 0; i <= c->layers; i++)
-            x = asdm_build_resnet(p, &resnet, x, channels, asdm_build_name(p, "decoder.up_blocks.%d.resnets.%d", up, i));
+            x = asdm_build_resnet(p, &resnet, x, channels,
+                                  asdm_build_name(p, "decoder.up_blocks.%d.resnets.%d", up, i));
         if (up + 1 == c->stages)
             break;
         x = asdm_build_upsample(p, x);
-        x = asdm_build_conv2d(p, x, asdm_build_name(p, "decoder.up_blocks.%d.upsamplers.0.conv", up), channels, 3, 1, 1, 1);
+        x = asdm_build_conv2d(p, x, asdm_build_name(p, "decoder.up_blocks.%d.upsamplers.0.conv", up), channels, 3, 1, 1,
+                              1);
     }
     int pixels = asdm_build_export(p, build_head(p, c, x, "decoder", c->out_channels), false);
     ASDM_TRY(finish(p, pixels, err));
@@ -76,8 +78,8 @@ enum asdm_status asdm_vae_encoder_build(const struct asdm_vae_config *c, struct 
     struct asdm_program *p;
     ASDM_TRY(asdm_program_create("vae_encoder", &p, err));
     struct asdm_resnet resnet = resnet_of(c);
-    int pixels = asdm_build_input(p, asdm_dim_height(PIXEL_LEVEL), asdm_dim_width(PIXEL_LEVEL), c->in_channels,
-                                  ASDM_RATE_STEP);
+    int pixels =
+        asdm_build_input(p, asdm_dim_height(PIXEL_LEVEL), asdm_dim_width(PIXEL_LEVEL), c->in_channels, ASDM_RATE_STEP);
     int x = asdm_build_conv2d(p, asdm_build_import(p, pixels, false), "encoder.conv_in", c->channels[0], 3, 1, 1, 1);
     for (int stage = 0; stage < c->stages; stage++) {
         for (int i = 0; i < c->layers; i++)

@@ -12,9 +12,9 @@
 
 /* What a kernel finds when it runs. */
 struct asdm_run {
-    void *const *values;                       /* address of each of the program's values: row 0 */
-    const int32_t *const *row_maps;            /* by rate: row of the run -> row of a value of that rate */
-    void *scratch;                             /* at least the kernel's scratch_bytes, 64-byte aligned */
+    void *const *values;            /* address of each of the program's values: row 0 */
+    const int32_t *const *row_maps; /* by rate: row of the run -> row of a value of that rate */
+    void *scratch;                  /* at least the kernel's scratch_bytes, 64-byte aligned */
 };
 
 /* One planned operation. `run` only computes: no allocation, no shape logic, no failure. */
@@ -35,7 +35,7 @@ struct asdm_site {
     int rows;
     struct asdm_extent {
         int64_t height, width, channels;
-        bool mapped;         /* read through the row map of `rate` */
+        bool mapped; /* read through the row map of `rate` */
         enum asdm_rate rate;
     } in[ASDM_SRC_COUNT], out;
 };

@@ -30,19 +30,26 @@ enum asdm_op_kind {
     ASDM_OP_EMBEDDING,          /* int32 ids -> row of weight[0] plus row of weight[1] by position */
     ASDM_OP_TIMESTEP_EMBEDDING, /* float32 t -> sinusoids (Vaswani et al. 2017; flip_sin_to_cos, freq_shift as in DDPM) */
     ASDM_OP_CONV2D,
-    ASDM_OP_LINEAR,             /* also every 1x1 convolution */
+    ASDM_OP_LINEAR, /* also every 1x1 convolution */
     ASDM_OP_GROUP_NORM,
     ASDM_OP_LAYER_NORM,
     ASDM_OP_ATTENTION,
     ASDM_OP_ACTIVATION,
-    ASDM_OP_GEGLU,              /* a * gelu(b), a and b being the halves of the channels */
-    ASDM_OP_ADD,                /* x + residual, or x + row_bias (one vector per row, added to every token) */
-    ASDM_OP_CONCAT,             /* channels of x, then channels of x2 */
-    ASDM_OP_UPSAMPLE,           /* nearest: output (i, j) = input (i / 2, j / 2) */
+    ASDM_OP_GEGLU,    /* a * gelu(b), a and b being the halves of the channels */
+    ASDM_OP_ADD,      /* x + residual, or x + row_bias (one vector per row, added to every token) */
+    ASDM_OP_CONCAT,   /* channels of x, then channels of x2 */
+    ASDM_OP_UPSAMPLE, /* nearest: output (i, j) = input (i / 2, j / 2) */
     ASDM_OP_KIND_COUNT
 };
 
-enum asdm_activation { ASDM_ACT_NONE, ASDM_ACT_SILU, ASDM_ACT_GELU /* erf */, ASDM_ACT_GELU_TANH, ASDM_ACT_QUICK_GELU, ASDM_ACT_RELU };
+enum asdm_activation {
+    ASDM_ACT_NONE,
+    ASDM_ACT_SILU,
+    ASDM_ACT_GELU /* erf */,
+    ASDM_ACT_GELU_TANH,
+    ASDM_ACT_QUICK_GELU,
+    ASDM_ACT_RELU
+};
 
 /* Places of the operands in `inputs`. */
 enum {
@@ -50,7 +57,9 @@ enum {
     ASDM_SRC_X2 = 1,       /* second source: its channels follow those of x (concat, linear, group_norm) */
     ASDM_SRC_RESIDUAL = 2, /* added to the result (conv2d, linear, add) */
     ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add) */
-    ASDM_SRC_Q = 0, ASDM_SRC_K = 1, ASDM_SRC_V = 2, /* attention */
+    ASDM_SRC_Q = 0,
+    ASDM_SRC_K = 1,
+    ASDM_SRC_V = 2, /* attention */
     ASDM_SRC_COUNT = 4
 };
 
@@ -66,18 +75,18 @@ struct asdm_op {
      * embedding: weight[0] tokens, weight[1] positions */
     int weight[ASDM_PARTS_MAX], bias[ASDM_PARTS_MAX];
     int parts;
-    enum asdm_activation activation; /* on the result before the residual (linear, group_norm, activation) */
+    enum asdm_activation activation;           /* on the result before the residual (linear, group_norm, activation) */
     int kernel, stride, pad_before, pad_after; /* conv2d; padding at top and left, at bottom and right */
-    bool upsample;              /* conv2d: x is upsampled first */
-    bool geglu;                 /* linear: GEGLU on the result */
-    int groups;                 /* group_norm */
-    float eps;                  /* norms, inside the square root */
-    int heads, head_dim;        /* attention; softmax(q k' / sqrt(head_dim)) v */
-    bool causal;                /* attention: token i sees tokens 0 .. i */
-    int channel[3];             /* attention: first channel of q, k, v in their values */
-    bool flip_sin_to_cos;       /* timestep_embedding: cosines first */
+    bool upsample;                             /* conv2d: x is upsampled first */
+    bool geglu;                                /* linear: GEGLU on the result */
+    int groups;                                /* group_norm */
+    float eps;                                 /* norms, inside the square root */
+    int heads, head_dim;                       /* attention; softmax(q k' / sqrt(head_dim)) v */
+    bool causal;                               /* attention: token i sees tokens 0 .. i */
+    int channel[3];                            /* attention: first channel of q, k, v in their values */
+    bool flip_sin_to_cos;                      /* timestep_embedding: cosines first */
     float freq_shift;
-    bool nchw;                  /* import, export: the caller's rows are channel planes; otherwise channels innermost */
+    bool nchw; /* import, export: the caller's rows are channel planes; otherwise channels innermost */
 };
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind);

@@ -244,8 +244,8 @@ enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asd
     enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", program->name);
     if (!plan)
         return status;
-    *plan = (struct asdm_plan){.program = program, .backend = backend, .rate = rate, .rows = rows, .height = height,
-                               .width = width};
+    *plan = (struct asdm_plan){
+        .program = program, .backend = backend, .rate = rate, .rows = rows, .height = height, .width = width};
     plan->sites = calloc(ops, sizeof *plan->sites);
     plan->kernels = calloc(ops, sizeof *plan->kernels);
     plan->places = calloc(values, sizeof *plan->places);

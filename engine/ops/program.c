@@ -8,9 +8,10 @@
 enum { PROGRAM_BYTES_MAX = 64 << 20, ITEMS_MAX = 1 << 20, CHANNELS_MAX = 1 << 20, LEVEL_MAX = 12 };
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind) {
-    static const char *const names[ASDM_OP_KIND_COUNT] = {
-        "import",     "export",    "embedding",  "timestep_embedding", "conv2d", "linear", "group_norm",
-        "layer_norm", "attention", "activation", "geglu",              "add",    "concat", "upsample"};
+    static const char *const names[ASDM_OP_KIND_COUNT] = {"import",    "export",     "embedding",  "timestep_embedding",
+                                                          "conv2d",    "linear",     "group_norm", "layer_norm",
+                                                          "attention", "activation", "geglu",      "add",
+                                                          "concat",    "upsample"};
     ASDM_ASSERT(kind < ASDM_OP_KIND_COUNT);
     return names[kind];
 }
@@ -76,16 +77,14 @@ static int add_value(struct asdm_program *p, struct asdm_value value) {
     if (value.channels < 1 || value.channels > CHANNELS_MAX || abs(value.height.n) > CHANNELS_MAX ||
         abs(value.width.n) > CHANNELS_MAX)
         builder_fail(p, ASDM_ERR_UNSUPPORTED, "a layer's width is out of range", "");
-    if (p->status != ASDM_OK ||
-        !reserve(p, (void **)&p->values, p->value_count, &p->value_room, sizeof *p->values))
+    if (p->status != ASDM_OK || !reserve(p, (void **)&p->values, p->value_count, &p->value_room, sizeof *p->values))
         return 0;
     p->values[p->value_count] = value;
     return p->value_count++;
 }
 
 static int add_weight(struct asdm_program *p, const char *name, const char *suffix, int rank, const int64_t *dims) {
-    if (p->status != ASDM_OK ||
-        !reserve(p, (void **)&p->weights, p->weight_count, &p->weight_room, sizeof *p->weights))
+    if (p->status != ASDM_OK || !reserve(p, (void **)&p->weights, p->weight_count, &p->weight_room, sizeof *p->weights))
         return ASDM_NONE;
     struct asdm_weight *weight = &p->weights[p->weight_count];
     *weight = (struct asdm_weight){.name = asdm_arena_printf(&p->arena, "%s%s", name, suffix), .rank = rank};

@@ -52,7 +52,8 @@ struct asdm_dim asdm_dim_const(int n);
 struct asdm_dim asdm_dim_height(int level);
 struct asdm_dim asdm_dim_width(int level);
 
-int asdm_build_input(struct asdm_program *p, struct asdm_dim height, struct asdm_dim width, int channels, enum asdm_rate rate);
+int asdm_build_input(struct asdm_program *p, struct asdm_dim height, struct asdm_dim width, int channels,
+                     enum asdm_rate rate);
 void asdm_build_output(struct asdm_program *p, int x);
 
 int asdm_build_import(struct asdm_program *p, int x, bool nchw);

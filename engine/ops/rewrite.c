@@ -102,9 +102,8 @@ static void fuse_concat(struct asdm_program *p, struct asdm_op *concat) {
     for (int i = 0; i < p->op_count; i++)
         for (int j = 0; j < ASDM_SRC_COUNT; j++) {
             const struct asdm_op *op = &p->ops[i];
-            if (op->inputs[j] == concat->output &&
-                (j != ASDM_SRC_X || op->inputs[ASDM_SRC_X2] != ASDM_NONE ||
-                 (op->kind != ASDM_OP_GROUP_NORM && op->kind != ASDM_OP_LINEAR)))
+            if (op->inputs[j] == concat->output && (j != ASDM_SRC_X || op->inputs[ASDM_SRC_X2] != ASDM_NONE ||
+                                                    (op->kind != ASDM_OP_GROUP_NORM && op->kind != ASDM_OP_LINEAR)))
                 return;
         }
     for (int i = 0; i < p->op_count; i++)
@@ -173,10 +172,14 @@ static enum asdm_status drop_dead(struct asdm_program *p, struct asdm_error *err
 
 enum asdm_status asdm_program_rewrite(struct asdm_program *p, unsigned rewrites, struct asdm_error *err) {
     /* The order matters: row biases before activations and residuals hide the adds, merges of products last. */
-    static const enum asdm_rewrite order[] = {ASDM_REWRITE_ROW_BIAS_NORM,      ASDM_REWRITE_NORM_ACTIVATION,
-                                              ASDM_REWRITE_PRODUCT_ACTIVATION, ASDM_REWRITE_GEGLU,
-                                              ASDM_REWRITE_RESIDUAL,           ASDM_REWRITE_UPSAMPLE_CONV,
-                                              ASDM_REWRITE_CONCAT,             ASDM_REWRITE_QKV};
+    static const enum asdm_rewrite order[] = {ASDM_REWRITE_ROW_BIAS_NORM,
+                                              ASDM_REWRITE_NORM_ACTIVATION,
+                                              ASDM_REWRITE_PRODUCT_ACTIVATION,
+                                              ASDM_REWRITE_GEGLU,
+                                              ASDM_REWRITE_RESIDUAL,
+                                              ASDM_REWRITE_UPSAMPLE_CONV,
+                                              ASDM_REWRITE_CONCAT,
+                                              ASDM_REWRITE_QKV};
     for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
         if (!(rewrites & order[k]))
             continue;

@@ -298,8 +298,7 @@ static void run_attention(const struct ref_op *op, const struct asdm_run *run) {
 static void run_activation(const struct ref_op *op, const struct asdm_run *run) {
     for (int row = 0; row < op->site.rows; row++)
         for (int64_t i = 0; i < row_size(op->site.out); i++)
-            result(op, run, row)[i] =
-                (float)activate(op->site.op->activation, source(op, run, ASDM_SRC_X, row)[i]);
+            result(op, run, row)[i] = (float)activate(op->site.op->activation, source(op, run, ASDM_SRC_X, row)[i]);
 }
 
 static void run_geglu(const struct ref_op *op, const struct asdm_run *run) {
@@ -343,20 +342,13 @@ static void run_upsample(const struct ref_op *op, const struct asdm_run *run) {
 
 ref_run *ref_run_of(enum asdm_op_kind kind) {
     static ref_run *const runs[ASDM_OP_KIND_COUNT] = {
-        [ASDM_OP_IMPORT] = run_import,
-        [ASDM_OP_EXPORT] = run_export,
-        [ASDM_OP_EMBEDDING] = run_embedding,
-        [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
-        [ASDM_OP_CONV2D] = run_conv2d,
-        [ASDM_OP_LINEAR] = run_linear,
-        [ASDM_OP_GROUP_NORM] = run_group_norm,
-        [ASDM_OP_LAYER_NORM] = run_layer_norm,
-        [ASDM_OP_ATTENTION] = run_attention,
-        [ASDM_OP_ACTIVATION] = run_activation,
-        [ASDM_OP_GEGLU] = run_geglu,
-        [ASDM_OP_ADD] = run_add,
-        [ASDM_OP_CONCAT] = run_concat,
-        [ASDM_OP_UPSAMPLE] = run_upsample,
+        [ASDM_OP_IMPORT] = run_import,         [ASDM_OP_EXPORT] = run_export,
+        [ASDM_OP_EMBEDDING] = run_embedding,   [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
+        [ASDM_OP_CONV2D] = run_conv2d,         [ASDM_OP_LINEAR] = run_linear,
+        [ASDM_OP_GROUP_NORM] = run_group_norm, [ASDM_OP_LAYER_NORM] = run_layer_norm,
+        [ASDM_OP_ATTENTION] = run_attention,   [ASDM_OP_ACTIVATION] = run_activation,
+        [ASDM_OP_GEGLU] = run_geglu,           [ASDM_OP_ADD] = run_add,
+        [ASDM_OP_CONCAT] = run_concat,         [ASDM_OP_UPSAMPLE] = run_upsample,
     };
     return runs[kind];
 }

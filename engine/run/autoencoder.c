@@ -29,24 +29,26 @@ void asdm_autoencoder_done(struct asdm_autoencoder *vae) {
     asdm_program_destroy(&vae->encoder.program);
 }
 
-enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err) {
+enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width,
+                                                 struct asdm_error *err) {
     if (vae->decode && vae->decode_height == height && vae->decode_width == width)
         return ASDM_OK;
     asdm_plan_destroy(&vae->decode);
     vae->decode_height = height;
     vae->decode_width = width;
-    return asdm_plan_create(vae->decoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width, &vae->decode,
-                            err);
+    return asdm_plan_create(vae->decoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width,
+                            &vae->decode, err);
 }
 
-enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err) {
+enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width,
+                                                 struct asdm_error *err) {
     if (vae->encode && vae->encode_height == height && vae->encode_width == width)
         return ASDM_OK;
     asdm_plan_destroy(&vae->encode);
     vae->encode_height = height;
     vae->encode_width = width;
-    return asdm_plan_create(vae->encoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width, &vae->encode,
-                            err);
+    return asdm_plan_create(vae->encoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width,
+                            &vae->encode, err);
 }
 
 enum asdm_status asdm_autoencoder_decode(struct asdm_autoencoder *vae, const float *latents, int height, int width,
@@ -70,8 +72,8 @@ enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const flo
     return ASDM_OK;
 }
 
-void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng, float *noise,
-                             float *latents, size_t count) {
+void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng,
+                             float *noise, float *latents, size_t count) {
     asdm_rng_normal(rng, noise, count);
     for (size_t i = 0; i < count; i++) {
         float variance = fminf(fmaxf(moments[count + i], -30.0f), 20.0f);

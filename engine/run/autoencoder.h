@@ -24,8 +24,10 @@ enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct as
 void asdm_autoencoder_done(struct asdm_autoencoder *vae);
 
 /* Makes the plans of a size (in latents), so that the calls below allocate nothing. */
-enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err);
-enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width, struct asdm_error *err);
+enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width,
+                                                 struct asdm_error *err);
+enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width,
+                                                 struct asdm_error *err);
 
 /* latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for the
  * latents. */
@@ -37,8 +39,8 @@ enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const flo
 
 /* latents = (mean + exp(clamp(log variance, -30, 20) / 2) noise) * scaling_factor, noise being the generator's next draw;
  * `count` numbers; `noise` is room for as many. */
-void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng, float *noise,
-                             float *latents, size_t count);
+void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng,
+                             float *noise, float *latents, size_t count);
 
 /* -1 .. 1 in float to 0 .. 255, rounded to nearest even, clamped. */
 void asdm_pixels_to_bytes(const float *pixels, uint8_t *bytes, size_t count);

@@ -19,13 +19,13 @@ struct picture {
     struct asdm_sampler_table *table;
     struct asdm_rng rng;
     double guidance_scale;
-    int next;                       /* row of the table */
-    int fine_rows;                  /* the table's first rows run in fine precision */
+    int next;      /* row of the table */
+    int fine_rows; /* the table's first rows run in fine precision */
     /* By precision, ASDM_NONE where there is none: the prompt's slot and the negative prompt's, and that of the first of its timesteps. */
     int prompt_slots[ASDM_PRECISION_COUNT][2];
     int timestep_first[ASDM_PRECISION_COUNT];
-    size_t count;                   /* numbers of the latents */
-    float *memory;                  /* all that follow */
+    size_t count;  /* numbers of the latents */
+    float *memory; /* all that follow */
     size_t memory_bytes;
     float *latents, *noise, *input, *prediction; /* [count] each; input: scaled for the UNet, prediction: guided */
     float *history[ASDM_SAMPLER_HISTORY_MAX];
@@ -157,8 +157,10 @@ static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *pic
     text = text ? text : "";
     size_t length = strlen(text);
     if (length > ASDM_LIMIT_PROMPT_BYTES)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, ASDM_LIMIT_PROMPT_BYTES, length);
-    enum asdm_status status = asdm_tokenizer_encode(model->tokenizer, text, length, ids, ASDM_PROMPT_TOKENS, ret_tokens, err);
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, ASDM_LIMIT_PROMPT_BYTES,
+                         length);
+    enum asdm_status status =
+        asdm_tokenizer_encode(model->tokenizer, text, length, ids, ASDM_PROMPT_TOKENS, ret_tokens, err);
     if (status != ASDM_OK)
         return asdm_fail_context(err, status, "%s", name);
     float *embeds = malloc((size_t)ASDM_PROMPT_TOKENS * (size_t)model->text.width * sizeof *embeds);
@@ -172,8 +174,8 @@ static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *pic
     return status;
 }
 
-static enum asdm_status add_prompts(struct asdm_batch *batch, struct picture *picture, const struct asdm_request *request,
-                                    struct asdm_error *err) {
+static enum asdm_status add_prompts(struct asdm_batch *batch, struct picture *picture,
+                                    const struct asdm_request *request, struct asdm_error *err) {
     ASDM_TRY(add_prompt(batch, picture, GUIDED, "prompt", request->prompt, &picture->prompt_tokens, err));
     if (!picture->order.guided)
         return ASDM_OK;
@@ -218,8 +220,8 @@ static enum asdm_status allocate(struct picture *picture, struct asdm_error *err
 }
 
 /* The init image's latents, into `latents`. Draws from the picture's generator first, as diffusers does. */
-static enum asdm_status encode_image(struct asdm_batch *batch, struct picture *picture, const struct asdm_request *request,
-                                     struct asdm_error *err) {
+static enum asdm_status encode_image(struct asdm_batch *batch, struct picture *picture,
+                                     const struct asdm_request *request, struct asdm_error *err) {
     struct asdm_autoencoder *vae = &batch->model->autoencoder;
     int height = picture->order.height, width = picture->order.width;
     size_t numbers = 3 * picture->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
@@ -242,14 +244,15 @@ static enum asdm_status encode_image(struct asdm_batch *batch, struct picture *p
 }
 
 /* start_image * image + start_noise * noise */
-static enum asdm_status start_latents(struct asdm_batch *batch, struct picture *picture, const struct asdm_request *request,
-                                      struct asdm_error *err) {
+static enum asdm_status start_latents(struct asdm_batch *batch, struct picture *picture,
+                                      const struct asdm_request *request, struct asdm_error *err) {
     const struct asdm_sampler_table *table = picture->table;
     if (request->init_rgb)
         ASDM_TRY(encode_image(batch, picture, request, err));
     asdm_rng_normal(&picture->rng, picture->noise, picture->count);
     for (size_t i = 0; i < picture->count; i++)
-        picture->latents[i] = (float)(table->start_image * picture->latents[i] + table->start_noise * picture->noise[i]);
+        picture->latents[i] =
+            (float)(table->start_image * picture->latents[i] + table->start_noise * picture->noise[i]);
     return ASDM_OK;
 }
 
@@ -264,7 +267,8 @@ static enum asdm_status prepare_size(struct asdm_batch *batch, const struct pict
     for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
         struct asdm_step_plan *plan;
         if (table_rows(picture, p))
-            ASDM_TRY(asdm_denoiser_plan(&model->denoisers[p], order->guided ? 2 : 1, order->height, order->width, &plan, err));
+            ASDM_TRY(asdm_denoiser_plan(&model->denoisers[p], order->guided ? 2 : 1, order->height, order->width, &plan,
+                                        err));
     }
     ASDM_TRY(asdm_autoencoder_prepare_decode(&model->autoencoder, order->height, order->width, err));
     if (encodes)
@@ -273,15 +277,17 @@ static enum asdm_status prepare_size(struct asdm_batch *batch, const struct pict
     ASDM_TRY(ensure((void **)&batch->rows_in, &batch->rows_bytes, rows * latents * sizeof(float), "a batch", err));
     ASDM_TRY(ensure((void **)&batch->rows_out, &rows_out_bytes, rows * latents * sizeof(float), "a batch", err));
     ASDM_TRY(ensure((void **)&batch->rgb, &batch->rgb_bytes, pixels, "a picture of this size", err));
-    ASDM_TRY(ensure((void **)&batch->pixels, &batch->pixels_bytes, pixels * sizeof(float), "a picture of this size", err));
-    return ensure((void **)&batch->latents, &batch->latents_bytes, latents * sizeof(float), "a picture of this size", err);
+    ASDM_TRY(
+        ensure((void **)&batch->pixels, &batch->pixels_bytes, pixels * sizeof(float), "a picture of this size", err));
+    return ensure((void **)&batch->latents, &batch->latents_bytes, latents * sizeof(float), "a picture of this size",
+                  err);
 }
 
-static enum asdm_status fill_picture(struct asdm_batch *batch, struct picture *picture, const struct asdm_request *request,
-                                     struct asdm_error *err) {
+static enum asdm_status fill_picture(struct asdm_batch *batch, struct picture *picture,
+                                     const struct asdm_request *request, struct asdm_error *err) {
     const struct asdm_order *order = &picture->order;
-    ASDM_TRY(asdm_sampler_table_build(&batch->model->checkpoint->scheduler, order->sampler, order->schedule, order->steps,
-                                      order->strength, &picture->table, err));
+    ASDM_TRY(asdm_sampler_table_build(&batch->model->checkpoint->scheduler, order->sampler, order->schedule,
+                                      order->steps, order->strength, &picture->table, err));
     picture->fine_rows = count_fine_rows(batch->model, picture->table);
     ASDM_TRY(prepare_size(batch, picture, request->init_rgb != NULL, err));
     ASDM_TRY(allocate(picture, err));
@@ -383,8 +389,8 @@ static void update(struct picture *picture, const float *predictions) {
     }
     if (row->draws_noise)
         asdm_rng_normal(&picture->rng, picture->noise, picture->count);
-    asdm_sampler_row_apply(row, picture->table->history_count, picture->latents, picture->history, model, picture->noise,
-                           picture->count);
+    asdm_sampler_row_apply(row, picture->table->history_count, picture->latents, picture->history, model,
+                           picture->noise, picture->count);
     picture->next++;
 }
 

@@ -68,7 +68,8 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
-        asdm_denoiser_run(&model->denoisers[ASDM_PRECISION_MAIN], call->plan, call->in, call->prompt_slots, call->timestep_slots, call->out);
+        asdm_denoiser_run(&model->denoisers[ASDM_PRECISION_MAIN], call->plan, call->in, call->prompt_slots,
+                          call->timestep_slots, call->out);
         return ASDM_OK;
     }
     for (size_t row = 0; row < (size_t)call->rows; row++) {
@@ -163,8 +164,9 @@ static struct asdm_plan *plan_of(const struct call *call) {
     }
 }
 
-enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
-                                    struct asdm_bench_line *lines, int room, int *ret_count, struct asdm_error *err) {
+enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
+                                    int height, struct asdm_bench_line *lines, int room, int *ret_count,
+                                    struct asdm_error *err) {
     struct call call = call_of(model, what, rows, width, height);
     struct profile profile = {lines, room, 0, call.height, call.width};
     enum asdm_status status = call_init(&call, err);

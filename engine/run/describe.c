@@ -56,8 +56,8 @@ static void describe_unet(const struct selection *s, struct asdm_model_part *par
     static const struct {
         const char *prefix;
         bool numbered; /* one part per stage */
-    } blocks[] = {{"conv_in", false}, {"time_embedding", false}, {"down_blocks", true},  {"mid_block", false},
-                  {"up_blocks", true}, {"conv_norm_out", false}, {"conv_out", false}};
+    } blocks[] = {{"conv_in", false},  {"time_embedding", false}, {"down_blocks", true}, {"mid_block", false},
+                  {"up_blocks", true}, {"conv_norm_out", false},  {"conv_out", false}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         for (int stage = 0; stage < (blocks[i].numbered ? s->checkpoint->unet.stages : 1); stage++) {
             char name[48];
@@ -70,9 +70,11 @@ static void describe_unet(const struct selection *s, struct asdm_model_part *par
     add_part(parts, room, count, s, "unet", "");
 }
 
-int asdm_model_describe(const struct asdm_model *model, int width, int height, struct asdm_model_part *parts, int room) {
+int asdm_model_describe(const struct asdm_model *model, int width, int height, struct asdm_model_part *parts,
+                        int room) {
     const struct asdm_checkpoint *c = model->checkpoint;
-    struct selection s = {c, ASDM_COMPONENT_UNET, NULL, height / ASDM_PIXELS_PER_LATENT, width / ASDM_PIXELS_PER_LATENT};
+    struct selection s = {c, ASDM_COMPONENT_UNET, NULL, height / ASDM_PIXELS_PER_LATENT,
+                          width / ASDM_PIXELS_PER_LATENT};
     struct asdm_unet unet;
     struct asdm_vae_decoder decoder;
     struct asdm_vae_encoder encoder;

@@ -8,7 +8,8 @@
 #include "base/png.h"
 #include "tensor/safetensors.h"
 
-enum asdm_status asdm_read_png(const char *path, uint8_t **ret_rgb, int *ret_width, int *ret_height, struct asdm_error *err) {
+enum asdm_status asdm_read_png(const char *path, uint8_t **ret_rgb, int *ret_width, int *ret_height,
+                               struct asdm_error *err) {
     struct asdm_image image;
     ASDM_TRY(asdm_png_read(path, ASDM_LIMIT_IMAGE_PIXELS, &image, err));
     *ret_rgb = image.rgb;
@@ -34,7 +35,8 @@ enum asdm_status asdm_write_png(const char *path, const uint8_t *rgb, int width,
     return status;
 }
 
-enum asdm_status asdm_write_latents(const char *path, const float *latents, int height, int width, struct asdm_error *err) {
+enum asdm_status asdm_write_latents(const char *path, const float *latents, int height, int width,
+                                    struct asdm_error *err) {
     size_t count = 4 * (size_t)height * (size_t)width;
     struct asdm_tensor tensor = {.name = "latents",
                                  .dtype = ASDM_F32,

@@ -22,7 +22,8 @@ struct asdm_model {
     struct asdm_checkpoint *checkpoint;
     struct asdm_tokenizer *tokenizer; /* NULL: random weights */
     struct asdm_backend *backend;
-    struct asdm_backend *fine; /* float32, for the text encoder and the noisiest steps of a small bfloat16 model; else NULL */
+    struct asdm_backend
+        *fine; /* float32, for the text encoder and the noisiest steps of a small bfloat16 model; else NULL */
     struct asdm_weight_store *weights[ASDM_COMPONENT_COUNT], *fine_weights; /* of the UNet */
     struct asdm_text text;
     struct asdm_denoiser denoisers[ASDM_PRECISION_COUNT]; /* FINE: only with a fine back end */

@@ -32,8 +32,9 @@ static bool wants_fine(const struct asdm_model *model, const struct asdm_program
     return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_LIMIT_FINE_PARAMETERS;
 }
 
-static enum asdm_status create_denoiser(struct asdm_model *model, enum asdm_precision precision, struct asdm_backend *backend,
-                                        struct asdm_weight_store *weights, struct asdm_error *err) {
+static enum asdm_status create_denoiser(struct asdm_model *model, enum asdm_precision precision,
+                                        struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                        struct asdm_error *err) {
     struct asdm_unet unet;
     ASDM_TRY(asdm_unet_build(&model->checkpoint->unet, ASDM_PROMPT_TOKENS, &unet, err));
     return asdm_denoiser_create(&model->denoisers[precision], &unet, backend, weights, err);
@@ -80,8 +81,8 @@ static enum asdm_status build_vae(struct asdm_model *model, struct asdm_error *e
         status = asdm_checkpoint_verify(model->checkpoint, ASDM_COMPONENT_VAE,
                                         (struct asdm_program *[]){encoder.program, decoder.program}, 2, err);
     if (status == ASDM_OK)
-        status = asdm_autoencoder_create(&model->autoencoder, &decoder, &encoder, config->scaling_factor, model->backend,
-                                         model->weights[ASDM_COMPONENT_VAE], err);
+        status = asdm_autoencoder_create(&model->autoencoder, &decoder, &encoder, config->scaling_factor,
+                                         model->backend, model->weights[ASDM_COMPONENT_VAE], err);
     asdm_program_destroy(&decoder.program);
     asdm_program_destroy(&encoder.program);
     return status;
@@ -93,8 +94,9 @@ static enum asdm_status open_tokenizer(struct asdm_model *model, struct asdm_err
     ASDM_TRY(asdm_tokenizer_open(c->tokenizer, &model->tokenizer, err));
     size_t count = asdm_tokenizer_vocab_size(model->tokenizer);
     if (count > (size_t)c->text.vocab_size)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: the vocabulary has %zu entries, but the text encoder's vocab_size is %d",
-                         c->tokenizer, count, c->text.vocab_size);
+        return asdm_fail(err, ASDM_ERR_FORMAT,
+                         "%s: the vocabulary has %zu entries, but the text encoder's vocab_size is %d", c->tokenizer,
+                         count, c->text.vocab_size);
     return ASDM_OK;
 }
 
@@ -170,7 +172,8 @@ void asdm_model_close(struct asdm_model **model) {
 static const struct {
     const char *name;
     enum asdm_model_dtype dtype;
-} dtypes[] = {{"auto", ASDM_DTYPE_AUTO}, {"fp32", ASDM_DTYPE_FP32}, {"bf16", ASDM_DTYPE_BF16}, {"fp16", ASDM_DTYPE_FP16}};
+} dtypes[] = {
+    {"auto", ASDM_DTYPE_AUTO}, {"fp32", ASDM_DTYPE_FP32}, {"bf16", ASDM_DTYPE_BF16}, {"fp16", ASDM_DTYPE_FP16}};
 
 enum asdm_status asdm_dtype_find(const char *name, enum asdm_model_dtype *ret, struct asdm_error *err) {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)

@@ -12,7 +12,8 @@ void asdm_request_init(struct asdm_request *request) {
 
 static enum asdm_status check_side(const char *name, int size, struct asdm_error *err) {
     if (size < ASDM_PIXELS_PER_LATENT || size > ASDM_SIDE_MAX || size % ASDM_PIXELS_PER_LATENT)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be a multiple of 8 from 8 to %d, is %d", name, ASDM_SIDE_MAX, size);
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be a multiple of 8 from 8 to %d, is %d", name, ASDM_SIDE_MAX,
+                         size);
     return ASDM_OK;
 }
 
@@ -51,10 +52,11 @@ enum asdm_status asdm_order_resolve(const struct asdm_model *model, const struct
     ASDM_TRY(resolve_size(model, request, &order, err));
     ASDM_TRY(resolve_sampler(model, request, &order, err));
     if (request->steps < 1 || request->steps > ASDM_LIMIT_STEPS)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "steps: must be from 1 to %d, is %d", ASDM_LIMIT_STEPS, request->steps);
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "steps: must be from 1 to %d, is %d", ASDM_LIMIT_STEPS,
+                         request->steps);
     if (!(fabs(request->guidance_scale) <= ASDM_LIMIT_GUIDANCE))
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "guidance scale: must be from -%d to %d, is %g", ASDM_LIMIT_GUIDANCE, ASDM_LIMIT_GUIDANCE,
-                         request->guidance_scale);
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "guidance scale: must be from -%d to %d, is %g", ASDM_LIMIT_GUIDANCE,
+                         ASDM_LIMIT_GUIDANCE, request->guidance_scale);
     if (request->init_rgb && !(request->strength >= 0 && request->strength <= 1))
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "strength: must be from 0 to 1, is %g", request->strength);
     *ret = order;

@@ -9,8 +9,8 @@ struct asdm_order {
     enum asdm_sampler sampler;
     enum asdm_schedule schedule;
     int steps;
-    double strength;   /* negative: t2i */
-    bool guided;       /* two rows per evaluation */
+    double strength; /* negative: t2i */
+    bool guided;     /* two rows per evaluation */
 };
 
 /* ERR_ARGUMENT, or the sampler's own refusal, naming the field. */

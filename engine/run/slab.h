@@ -9,11 +9,11 @@ struct asdm_slab {
     const struct asdm_program *program;
     enum asdm_rate rate;
     int value_count, slot_count;
-    int *values;        /* the program's value numbers */
+    int *values; /* the program's value numbers */
     size_t *row_bytes;
     unsigned char *memory; /* one array of slot_count rows after another */
     size_t slot_bytes;     /* of all values together */
-    unsigned char *taken; /* [slot] */
+    unsigned char *taken;  /* [slot] */
 };
 
 /* `element_bytes` of the back end's values. */

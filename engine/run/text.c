@@ -4,8 +4,10 @@
 #include "ops/rewrite.h"
 
 enum asdm_status asdm_text_create(struct asdm_text *text, struct asdm_text_encoder *encoder, int tokens, int width,
-                                  struct asdm_backend *backend, struct asdm_weight_store *weights, struct asdm_error *err) {
-    *text = (struct asdm_text){.encoder = *encoder, .backend = backend, .weights = weights, .tokens = tokens, .width = width};
+                                  struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                  struct asdm_error *err) {
+    *text = (struct asdm_text){
+        .encoder = *encoder, .backend = backend, .weights = weights, .tokens = tokens, .width = width};
     *encoder = (struct asdm_text_encoder){0};
     return asdm_program_rewrite(text->encoder.program, backend->class->rewrites, err);
 }
@@ -18,7 +20,8 @@ void asdm_text_done(struct asdm_text *text) {
 enum asdm_status asdm_text_prepare(struct asdm_text *text, struct asdm_error *err) {
     if (text->plan)
         return ASDM_OK;
-    return asdm_plan_create(text->encoder.program, text->backend, text->weights, ASDM_RATE_STEP, 1, 1, 1, &text->plan, err);
+    return asdm_plan_create(text->encoder.program, text->backend, text->weights, ASDM_RATE_STEP, 1, 1, 1, &text->plan,
+                            err);
 }
 
 enum asdm_status asdm_text_encode(struct asdm_text *text, const int32_t *ids, float *embeds, struct asdm_error *err) {

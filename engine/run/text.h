@@ -9,13 +9,14 @@ struct asdm_text {
     struct asdm_text_encoder encoder;
     struct asdm_backend *backend;
     struct asdm_weight_store *weights;
-    int tokens, width; /* of the embeddings */
+    int tokens, width;      /* of the embeddings */
     struct asdm_plan *plan; /* of one prompt */
 };
 
 /* Rewrites the program for the back end; takes the encoder over. */
 enum asdm_status asdm_text_create(struct asdm_text *text, struct asdm_text_encoder *encoder, int tokens, int width,
-                                  struct asdm_backend *backend, struct asdm_weight_store *weights, struct asdm_error *err);
+                                  struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                  struct asdm_error *err);
 void asdm_text_done(struct asdm_text *text);
 
 /* Makes the plan, so that encoding allocates nothing. */

@@ -25,7 +25,7 @@ enum asdm_dtype {
 #define ASDM_DTYPE_ENUM(symbol, name, bytes) symbol,
     ASDM_DTYPE_LIST(ASDM_DTYPE_ENUM)
 #undef ASDM_DTYPE_ENUM
-    ASDM_OTHER_DTYPE /* none of these: can only be listed */
+        ASDM_OTHER_DTYPE /* none of these: can only be listed */
 };
 
 enum { ASDM_RANK_MAX = 8 };

@@ -18,13 +18,13 @@ struct asdm_request {
     const char *prompt, *negative_prompt; /* UTF-8; NULL: empty */
     int width, height;                    /* pixels, multiples of 8; 0: the model's own */
     int steps;
-    const char *sampler, *schedule;       /* any known name; NULL: the checkpoint's */
-    double guidance_scale;                /* classifier-free guidance when > 1, which costs a second row */
+    const char *sampler, *schedule; /* any known name; NULL: the checkpoint's */
+    double guidance_scale;          /* classifier-free guidance when > 1, which costs a second row */
     uint64_t seed;
     enum asdm_request_rng rng;
-    const uint8_t *init_rgb;              /* i2i: init_width * init_height * 3, resized to width x height; NULL: t2i */
+    const uint8_t *init_rgb; /* i2i: init_width * init_height * 3, resized to width x height; NULL: t2i */
     int init_width, init_height;
-    double strength;                      /* i2i: 0 .. 1, how much of the schedule is run */
+    double strength; /* i2i: 0 .. 1, how much of the schedule is run */
 };
 
 /* steps 25, guidance 7.5, strength 0.75, seed 0, philox, the rest NULL or 0. */
@@ -40,9 +40,9 @@ struct asdm_batch;
 struct asdm_picture {
     uint64_t id;
     int width, height;
-    const uint8_t *rgb;      /* height * width * 3 */
-    const float *latents;    /* [4, height / 8, width / 8], before the decoder */
-    size_t prompt_tokens;    /* of the prompt; more than 75 were cut off */
+    const uint8_t *rgb;   /* height * width * 3 */
+    const float *latents; /* [4, height / 8, width / 8], before the decoder */
+    size_t prompt_tokens; /* of the prompt; more than 75 were cut off */
 };
 
 enum asdm_status asdm_batch_create(struct asdm_model *model, int pictures_max, struct asdm_batch **ret,

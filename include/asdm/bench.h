@@ -20,8 +20,9 @@ struct asdm_bench_line {
     int count;
     double seconds, gmac;
 };
-enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
-                                    struct asdm_bench_line *lines, int room, int *ret_count, struct asdm_error *err);
+enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
+                                    int height, struct asdm_bench_line *lines, int room, int *ret_count,
+                                    struct asdm_error *err);
 
 #ifdef __cplusplus
 }

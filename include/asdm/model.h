@@ -18,9 +18,9 @@ struct asdm_model;
 enum asdm_model_dtype { ASDM_DTYPE_AUTO, ASDM_DTYPE_FP32, ASDM_DTYPE_BF16, ASDM_DTYPE_FP16 };
 
 struct asdm_model_options {
-    const char *device;    /* "auto", "cpu", "ref", "cuda", "cuda:N"; NULL: auto */
+    const char *device; /* "auto", "cpu", "ref", "cuda", "cuda:N"; NULL: auto */
     enum asdm_model_dtype dtype;
-    int threads;           /* CPU threads, each bound to one of the process's processors; 0: one per processor, not bound */
+    int threads; /* CPU threads, each bound to one of the process's processors; 0: one per processor, not bound */
     const char *tokenizer; /* directory, for one-file checkpoints; NULL: the model directory's own */
 };
 
@@ -46,10 +46,10 @@ const char *asdm_model_default_sampler(const struct asdm_model *model);
 
 /* One line of a model's description: a block of the UNet, or a component. */
 struct asdm_model_part {
-    char name[48];         /* "unet.down_blocks.0", "vae.decoder", ... */
+    char name[48]; /* "unet.down_blocks.0", "vae.decoder", ... */
     int64_t parameters;
-    double gmac;           /* per row (text encoder: per prompt) at the size asked for, attention's products counted */
-    int64_t bytes;         /* in the checkpoint's own types */
+    double gmac;   /* per row (text encoder: per prompt) at the size asked for, attention's products counted */
+    int64_t bytes; /* in the checkpoint's own types */
 };
 
 /* Describes the parts for pictures of width x height into `parts` (at most `room`); returns how many there are. The blocks of the UNet come first,

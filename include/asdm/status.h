@@ -9,7 +9,7 @@ extern "C" {
 /* One list: symbol, name in messages, what it means. */
 #define ASDM_STATUS_LIST(X)                                                                                            \
     X(ASDM_OK, "ok", "done")                                                                                           \
-    X(ASDM_ERR_ARGUMENT, "invalid argument", "the caller asked for something that does not exist or is out of range") \
+    X(ASDM_ERR_ARGUMENT, "invalid argument", "the caller asked for something that does not exist or is out of range")  \
     X(ASDM_ERR_NOT_FOUND, "not found", "a file, key or tensor is missing")                                             \
     X(ASDM_ERR_FORMAT, "bad format", "a file is damaged or is not what its name says")                                 \
     X(ASDM_ERR_UNSUPPORTED, "unsupported", "valid, but this build or this program cannot do it")                       \

@@ -44,14 +44,15 @@ static void print_times(const struct options *o, const struct asdm_model *model,
     double median = (seconds[(o->runs - 1) / 2] + seconds[o->runs / 2]) / 2 * 1e3;
     double least = seconds[0] * 1e3, most = seconds[o->runs - 1] * 1e3;
     if (o->json)
-        printf("{\"what\":\"%s\",\"model\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,\"height\":%d,"
+        printf("{\"what\":\"%s\",\"model\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,"
+               "\"height\":%d,"
                "\"runs\":%d,\"median_ms\":%.4f,\"min_ms\":%.4f,\"max_ms\":%.4f}\n",
-               o->what, name, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height, o->runs,
-               median, least, most);
+               o->what, name, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height,
+               o->runs, median, least, most);
     else
         printf("%s, %s, %s %s, %d row(s), %dx%d: median %.2f ms, min %.2f ms, max %.2f ms of %d runs\n", o->what, name,
-               asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height, median, least, most,
-               o->runs);
+               asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height, median, least,
+               most, o->runs);
 }
 
 static int profile(const struct options *o, struct asdm_model *model, enum asdm_bench_what what) {
@@ -65,8 +66,8 @@ static int profile(const struct options *o, struct asdm_model *model, enum asdm_
         total += lines[i].seconds;
     printf("%-20s %-36s %6s %10s %7s %9s\n", "operation", "kernel", "count", "ms", "share", "GFLOP/s");
     for (int i = 0; i < count; i++)
-        printf("%-20s %-36s %6d %10.3f %6.1f%% %9.1f\n", lines[i].op, lines[i].kernel, lines[i].count, lines[i].seconds * 1e3,
-               100 * lines[i].seconds / total, 2 * lines[i].gmac / lines[i].seconds);
+        printf("%-20s %-36s %6d %10.3f %6.1f%% %9.1f\n", lines[i].op, lines[i].kernel, lines[i].count,
+               lines[i].seconds * 1e3, 100 * lines[i].seconds / total, 2 * lines[i].gmac / lines[i].seconds);
     printf("%-64s %10.3f\n", "all", total * 1e3);
     return CLI_DONE;
 }
@@ -135,8 +136,8 @@ static int run_bench(const struct options *o, int part) {
         code = profile(o, model, (enum asdm_bench_what)part);
     } else if (code == 0 && seconds) {
         enum asdm_status status = part < 0 ? time_pipeline(o, model, seconds, &err)
-                                           : asdm_bench_run(model, (enum asdm_bench_what)part, o->rows, o->width, o->height,
-                                                            o->runs, seconds, &err);
+                                           : asdm_bench_run(model, (enum asdm_bench_what)part, o->rows, o->width,
+                                                            o->height, o->runs, seconds, &err);
         if (status == ASDM_OK)
             print_times(o, model, seconds);
         else
@@ -167,11 +168,12 @@ int cli_bench(int argc, char **argv) {
     if (code >= 0)
         return code;
     int part = o.what ? find_part(o.what) : -2;
-    const char *wrong = part == -2                                ? "what to measure: must be unet, text, vae-encode, vae-decode or pipeline"
+    const char *wrong = part == -2 ? "what to measure: must be unet, text, vae-encode, vae-decode or pipeline"
                         : !o.model.path && !o.model.architecture ? "--model or --arch: is needed"
-                        : part == -1 && (o.model.architecture || o.profile) ? "pipeline: needs --model, and has no --profile"
-                        : o.width % 8 || o.height % 8            ? "--width, --height: must be multiples of 8"
-                                                                 : NULL;
+                        : part == -1 && (o.model.architecture || o.profile)
+                            ? "pipeline: needs --model, and has no --profile"
+                        : o.width % 8 || o.height % 8 ? "--width, --height: must be multiples of 8"
+                                                      : NULL;
     if (wrong) {
         cli_message("%s\nTry: asdm bench --help", wrong);
         return CLI_USAGE;

@@ -86,13 +86,14 @@ static bool store(const struct cli_option *option, const char *value) {
         *option->text = value;
     } else if (option->integer) {
         if (!parse_integer(value, option->min, option->max, option->integer)) {
-            cli_message("--%s: must be a whole number from %lld to %lld, is \"%.60s\"", option->name, (long long)option->min,
-                        (long long)option->max, value);
+            cli_message("--%s: must be a whole number from %lld to %lld, is \"%.60s\"", option->name,
+                        (long long)option->min, (long long)option->max, value);
             return false;
         }
     } else if (option->real) {
         if (!parse_real(value, option->least, option->most, option->real)) {
-            cli_message("--%s: must be a number from %g to %g, is \"%.60s\"", option->name, option->least, option->most, value);
+            cli_message("--%s: must be a number from %g to %g, is \"%.60s\"", option->name, option->least, option->most,
+                        value);
             return false;
         }
     } else if (!parse_seed(value, option->seed)) {
@@ -110,7 +111,8 @@ static int wrong_usage(const struct cli_verb *verb) {
 static int list_options(const struct cli_option *options, struct option *list) {
     int count = 0;
     for (; options[count].name && count < OPTIONS_MAX; count++)
-        list[count] = (struct option){options[count].name, options[count].flag ? no_argument : required_argument, NULL, count};
+        list[count] =
+            (struct option){options[count].name, options[count].flag ? no_argument : required_argument, NULL, count};
     list[count] = (struct option){"help", no_argument, NULL, OPTIONS_MAX};
     return count;
 }

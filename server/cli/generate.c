@@ -31,7 +31,8 @@ static const char help[] =
     "  --device auto|cpu|ref|cuda[:N]\n"
     "  --dtype auto|fp32|bf16|fp16\n"
     "  --threads N                CPU threads, each bound to one processor (default: one per processor, unbound)\n"
-    "  --save-latents FILE        tensor \"latents\" before the decoder, as .safetensors (FILE-1, ... like the pictures)\n"
+    "  --save-latents FILE        tensor \"latents\" before the decoder, as .safetensors (FILE-1, ... like the "
+    "pictures)\n"
     "  --quiet                    no progress\n"
     "\n"
     "Example:\n"
@@ -104,16 +105,17 @@ static char *numbered(const char *path, int number) {
 }
 
 /* What A1111 and its many readers expect in the text chunk "parameters". */
-static char *parameters_text(const struct options *o, const struct asdm_model *model, const struct asdm_picture *picture,
-                             uint64_t seed) {
+static char *parameters_text(const struct options *o, const struct asdm_model *model,
+                             const struct asdm_picture *picture, uint64_t seed) {
     const struct asdm_request *r = &o->request;
     const char *negative = r->negative_prompt ? r->negative_prompt : "";
     char *text = NULL;
-    int length = asprintf(&text, "%s%s%s\nSteps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %llu, Size: %dx%d%s",
-                          r->prompt, *negative ? "\nNegative prompt: " : "", negative, r->steps,
-                          r->sampler ? r->sampler : asdm_model_default_sampler(model),
-                          r->schedule ? r->schedule : "default", r->guidance_scale, (unsigned long long)seed, picture->width,
-                          picture->height, r->rng == ASDM_REQUEST_TORCH ? ", RNG: CPU" : "");
+    int length =
+        asprintf(&text, "%s%s%s\nSteps: %d, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %llu, Size: %dx%d%s",
+                 r->prompt, *negative ? "\nNegative prompt: " : "", negative, r->steps,
+                 r->sampler ? r->sampler : asdm_model_default_sampler(model), r->schedule ? r->schedule : "default",
+                 r->guidance_scale, (unsigned long long)seed, picture->width, picture->height,
+                 r->rng == ASDM_REQUEST_TORCH ? ", RNG: CPU" : "");
     return length < 0 ? NULL : text;
 }
 
@@ -125,7 +127,8 @@ static int write_picture(const struct options *o, const struct asdm_model *model
     char *latents = o->save_latents ? numbered(o->save_latents, number) : NULL;
     char *parameters = parameters_text(o, model, picture, seed);
     if (output && parameters && (latents || !o->save_latents)) {
-        status = latents ? asdm_write_latents(latents, picture->latents, picture->height / 8, picture->width / 8, &err) : ASDM_OK;
+        status = latents ? asdm_write_latents(latents, picture->latents, picture->height / 8, picture->width / 8, &err)
+                         : ASDM_OK;
         if (status == ASDM_OK)
             status = asdm_write_png(output, picture->rgb, picture->width, picture->height,
                                     (const char *[]){"parameters", parameters, NULL}, &err);
@@ -170,7 +173,7 @@ static int draw(const struct options *o, const struct asdm_model *model, struct 
 /* Everything that can be wrong before minutes of work are spent. */
 static int check(struct options *o, const struct asdm_model *model, uint8_t **init) {
     struct asdm_error err = {0};
-    for (int i = 0; i < o->count; i += o->count > 1 ? o->count - 1 : 1) {
+    for (int i = 0; i<o->count; i += o->count> 1 ? o->count - 1 : 1) {
         char *output = numbered(o->output, i);
         enum asdm_status status = output ? asdm_check_writable(output, &err) : ASDM_ERR_MEMORY;
         free(output);

@@ -32,15 +32,18 @@ static void print_json(const char *name, const struct asdm_model *model, int wid
                        const struct asdm_model_part *parts, int count) {
     printf("{\"model\":");
     print_json_text(name);
-    printf(",\"width\":%d,\"height\":%d,\"sampler\":\"%s\",\"parts\":[", width, height, asdm_model_default_sampler(model));
+    printf(",\"width\":%d,\"height\":%d,\"sampler\":\"%s\",\"parts\":[", width, height,
+           asdm_model_default_sampler(model));
     for (int i = 0; i < count; i++)
         printf("%s{\"name\":\"%s\",\"parameters\":%lld,\"gmac\":%.6f,\"bytes\":%lld}", i ? "," : "", parts[i].name,
                (long long)parts[i].parameters, parts[i].gmac, (long long)parts[i].bytes);
     printf("]}\n");
 }
 
-static void print_table(const struct asdm_model *model, int width, int height, const struct asdm_model_part *parts, int count) {
-    printf("%dx%d pixels, sampler %s; GMAC per row, attention counted\n", width, height, asdm_model_default_sampler(model));
+static void print_table(const struct asdm_model *model, int width, int height, const struct asdm_model_part *parts,
+                        int count) {
+    printf("%dx%d pixels, sampler %s; GMAC per row, attention counted\n", width, height,
+           asdm_model_default_sampler(model));
     printf("%-24s %14s %10s %14s\n", "part", "parameters", "GMAC", "bytes");
     for (int i = 0; i < count; i++)
         printf("%-24s %14lld %10.2f %14lld\n", parts[i].name, (long long)parts[i].parameters, parts[i].gmac,

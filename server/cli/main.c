@@ -5,17 +5,18 @@
 #include "cli.h"
 #include <version.h>
 
-static const char help[] = "asdm draws pictures with Stable Diffusion 1.x and 2.x checkpoints.\n"
-                           "\n"
-                           "  asdm generate ...    draw pictures from a prompt\n"
-                           "  asdm inspect MODEL   what a checkpoint is made of\n"
-                           "  asdm bench ...       how fast its parts run here\n"
-                           "  asdm version\n"
-                           "\n"
-                           "Each verb has --help. Exit codes: 0 done, 1 failed, 2 wrong usage.\n"
-                           "\n"
-                           "Example:\n"
-                           "  asdm generate --model deploy/models/scenes-256 --prompt \"a red house\" --output house.png\n";
+static const char help[] =
+    "asdm draws pictures with Stable Diffusion 1.x and 2.x checkpoints.\n"
+    "\n"
+    "  asdm generate ...    draw pictures from a prompt\n"
+    "  asdm inspect MODEL   what a checkpoint is made of\n"
+    "  asdm bench ...       how fast its parts run here\n"
+    "  asdm version\n"
+    "\n"
+    "Each verb has --help. Exit codes: 0 done, 1 failed, 2 wrong usage.\n"
+    "\n"
+    "Example:\n"
+    "  asdm generate --model deploy/models/scenes-256 --prompt \"a red house\" --output house.png\n";
 
 int main(int argc, char **argv) {
     const struct cli_verb *const verbs[] = {&cli_generate_verb, &cli_inspect_verb, &cli_bench_verb};

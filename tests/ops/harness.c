@@ -76,7 +76,11 @@ static enum asdm_status find_weight(void *user, const struct asdm_weight *weight
     assert_true(weights->count < 4096);
     weights->kept[weights->count++] = numbers;
     fill_numbers(numbers, count, seed, FILL_NORMAL, 1 / sqrtf((float)fan_in), weights->trial->bf16);
-    *ret = (struct asdm_tensor){.name = weight->name, .dtype = ASDM_F32, .rank = weight->rank, .data = numbers, .count = count,
+    *ret = (struct asdm_tensor){.name = weight->name,
+                                .dtype = ASDM_F32,
+                                .rank = weight->rank,
+                                .data = numbers,
+                                .count = count,
                                 .bytes = count * sizeof *numbers};
     memcpy(ret->dims, weight->dims, sizeof weight->dims);
     return ASDM_OK;
@@ -106,7 +110,8 @@ struct asdm_program *program_copy(const struct asdm_program *program) {
 /* ---- running */
 
 /* What is bound for one value: the caller's inputs, results, and values that cross rates. */
-static void *make_bound(const struct trial *trial, const struct asdm_program *p, int value, size_t row_bytes, size_t rows) {
+static void *make_bound(const struct trial *trial, const struct asdm_program *p, int value, size_t row_bytes,
+                        size_t rows) {
     const struct asdm_value *v = &p->values[value];
     void *memory = calloc(rows + 1, row_bytes);
     uint64_t seed = trial->seed + (uint64_t)value * 7919;

@@ -11,13 +11,13 @@ enum fill { FILL_NORMAL, FILL_LARGE_MEAN, FILL_CONSTANT, FILL_SPARSE, FILL_WIDE,
 
 struct trial {
     struct asdm_program *program;
-    int output;           /* the value that is compared */
+    int output; /* the value that is compared */
     int rows, height, width;
-    int slots;            /* rows of the prompt and schedule rates */
+    int slots; /* rows of the prompt and schedule rates */
     uint64_t seed;
     enum fill fill;
-    bool bf16;            /* inputs and weights are representable in bfloat16 */
-    int vocabulary;       /* ids are below this */
+    bool bf16;      /* inputs and weights are representable in bfloat16 */
+    int vocabulary; /* ids are below this */
 };
 
 /* A generator with a period that tests do not exhaust (SplitMix64). */

@@ -19,9 +19,9 @@ static void random_map(struct trial *t, uint64_t *r) {
 }
 
 static int map_input(struct trial *t, int level, int channels) {
-    return asdm_build_import(t->program,
-                             asdm_build_input(t->program, asdm_dim_height(level), asdm_dim_width(level), channels, ASDM_RATE_STEP),
-                             false);
+    return asdm_build_import(
+        t->program,
+        asdm_build_input(t->program, asdm_dim_height(level), asdm_dim_width(level), channels, ASDM_RATE_STEP), false);
 }
 
 static int sequence_input(struct trial *t, int tokens, int channels, enum asdm_rate rate) {
@@ -36,7 +36,8 @@ static int larger(int a, int b) {
 /* ---- convolutions */
 
 static int conv(struct trial *t, uint64_t *r, int *length) {
-    int in = random_width(r), out = random_width(r), kernel = test_random(r) % 4 ? 3 : 1 + 2 * (int)(test_random(r) % 3);
+    int in = random_width(r), out = random_width(r),
+        kernel = test_random(r) % 4 ? 3 : 1 + 2 * (int)(test_random(r) % 3);
     random_map(t, r);
     *length = in * kernel * kernel;
     return asdm_build_conv2d(t->program, map_input(t, 0, in), "conv", out, kernel, 1, kernel / 2, kernel / 2);
@@ -116,7 +117,8 @@ static int group_norm(struct trial *t, uint64_t *r, int *length) {
     int groups = test_random_int(r, 1, 12), channels = groups * test_random_int(r, 1, 12);
     random_map(t, r);
     *length = channels / groups * t->height * t->width;
-    int x = asdm_build_group_norm(t->program, map_input(t, 0, channels), "norm", groups, test_random(r) % 2 ? 1e-5f : 1e-6f);
+    int x = asdm_build_group_norm(t->program, map_input(t, 0, channels), "norm", groups,
+                                  test_random(r) % 2 ? 1e-5f : 1e-6f);
     return test_random(r) % 2 ? x : asdm_build_activation(t->program, x, ASDM_ACT_SILU);
 }
 
@@ -127,7 +129,8 @@ static int group_norm_time(struct trial *t, uint64_t *r, int *length) {
     *length = channels / groups * t->height * t->width;
     int time = asdm_build_linear(t->program, sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE), "time", channels, true);
     int x = asdm_build_add_row_bias(t->program, map_input(t, 0, channels), time);
-    return asdm_build_activation(t->program, asdm_build_group_norm(t->program, x, "norm", groups, 1e-5f), ASDM_ACT_SILU);
+    return asdm_build_activation(t->program, asdm_build_group_norm(t->program, x, "norm", groups, 1e-5f),
+                                 ASDM_ACT_SILU);
 }
 
 static int layer_norm(struct trial *t, uint64_t *r, int *length) {
@@ -143,7 +146,8 @@ static int self_attention(struct trial *t, uint64_t *r, int *length) {
     int heads = test_random_int(r, 1, 4), channels = heads * random_width(r);
     random_map(t, r);
     int x = asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f); /* scores of sensible size */
-    int q = asdm_build_linear(t->program, x, "q", channels, false), k = asdm_build_linear(t->program, x, "k", channels, false);
+    int q = asdm_build_linear(t->program, x, "q", channels, false),
+        k = asdm_build_linear(t->program, x, "k", channels, false);
     int v = asdm_build_linear(t->program, x, "v", channels, false);
     *length = larger(channels, t->height * t->width);
     return asdm_build_attention(t->program, q, k, v, heads, test_random(r) % 3 == 0);
@@ -178,8 +182,8 @@ static int elementwise(struct trial *t, uint64_t *r, int *length) {
     int x = map_input(t, 0, channels), y = map_input(t, 0, channels);
     int concat = asdm_build_concat(t->program, asdm_build_add(t->program, x, y), y);
     x = asdm_build_geglu(t->program, concat);
-    return asdm_build_upsample(t->program, asdm_build_add_row_bias(
-                                               t->program, x, sequence_input(t, 1, channels, ASDM_RATE_SCHEDULE)));
+    return asdm_build_upsample(
+        t->program, asdm_build_add_row_bias(t->program, x, sequence_input(t, 1, channels, ASDM_RATE_SCHEDULE)));
 }
 
 static int planes(struct trial *t, uint64_t *r, int *length) {

@@ -38,9 +38,9 @@ static void compare(const struct recipe *recipe, uint64_t seed, bool bf16) {
     double error = relative_l2(got, want, count), worst = relative_max(got, want, count);
     double bound = bound_of(&trial, length, bf16);
     if (!(error <= bound) || !(worst <= 16 * bound))
-        fail_msg("%s, seed %llu, %s: relative L2 %.3g (bound %.3g), largest %.3g; %d row(s) of %d x %d, fill %d", recipe->name,
-                 (unsigned long long)seed, bf16 ? "bf16" : "fp32", error, bound, worst, trial.rows, trial.height, trial.width,
-                 (int)trial.fill);
+        fail_msg("%s, seed %llu, %s: relative L2 %.3g (bound %.3g), largest %.3g; %d row(s) of %d x %d, fill %d",
+                 recipe->name, (unsigned long long)seed, bf16 ? "bf16" : "fp32", error, bound, worst, trial.rows,
+                 trial.height, trial.width, (int)trial.fill);
     free(want);
     free(got);
     asdm_program_destroy(&trial.program);

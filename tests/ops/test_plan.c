@@ -15,12 +15,25 @@
 
 /* A whole small UNet: skips that live long, residuals in place, all rates. */
 static struct asdm_unet build_unet(void) {
-    struct asdm_unet_config config = {.in_channels = 4, .out_channels = 4, .stages = 3, .channels = {16, 24, 32},
-                                      .layers = {2, 1, 2}, .heads = {2, 3, 4}, .transformer_layers = {1, 2, 1},
-                                      .down_attention = {true, false, true}, .up_attention = {true, true, false}, .mid = true,
-                                      .mid_attention = true, .cross_attention_dim = 12, .norm_groups = 8, .norm_eps = 1e-5f,
-                                      .activation = ASDM_ACT_SILU, .time_embedding_dim = 20, .flip_sin_to_cos = true,
-                                      .conv_in_kernel = 3, .conv_out_kernel = 3};
+    struct asdm_unet_config config = {.in_channels = 4,
+                                      .out_channels = 4,
+                                      .stages = 3,
+                                      .channels = {16, 24, 32},
+                                      .layers = {2, 1, 2},
+                                      .heads = {2, 3, 4},
+                                      .transformer_layers = {1, 2, 1},
+                                      .down_attention = {true, false, true},
+                                      .up_attention = {true, true, false},
+                                      .mid = true,
+                                      .mid_attention = true,
+                                      .cross_attention_dim = 12,
+                                      .norm_groups = 8,
+                                      .norm_eps = 1e-5f,
+                                      .activation = ASDM_ACT_SILU,
+                                      .time_embedding_dim = 20,
+                                      .flip_sin_to_cos = true,
+                                      .conv_in_kernel = 3,
+                                      .conv_out_kernel = 3};
     struct asdm_unet unet;
     struct asdm_error err;
     if (asdm_unet_build(&config, 7, &unet, &err) != ASDM_OK)
@@ -31,8 +44,8 @@ static struct asdm_unet build_unet(void) {
 static void test_unet_on_each_back_end(void **state) {
     (void)state;
     struct asdm_unet unet = build_unet();
-    struct trial trial = {.program = unet.program, .output = unet.prediction, .rows = 2, .height = 7, .width = 9,
-                          .slots = 3, .seed = 5};
+    struct trial trial = {
+        .program = unet.program, .output = unet.prediction, .rows = 2, .height = 7, .width = 9, .slots = 3, .seed = 5};
     size_t count, plain_count;
     float *plain = trial_run(&trial, "ref", ASDM_DTYPE_FP32, 0, &plain_count);
     float *rewritten = trial_run(&trial, "ref", ASDM_DTYPE_FP32, ASDM_REWRITE_ALL, &count);
@@ -52,8 +65,13 @@ static void test_odd_sizes(void **state) {
     struct asdm_unet unet = build_unet();
     static const int sizes[][2] = {{1, 1}, {1, 8}, {2, 3}, {5, 5}, {8, 8}, {11, 4}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        struct trial trial = {.program = unet.program, .output = unet.prediction, .rows = 1, .height = sizes[i][0],
-                              .width = sizes[i][1], .slots = 1, .seed = i};
+        struct trial trial = {.program = unet.program,
+                              .output = unet.prediction,
+                              .rows = 1,
+                              .height = sizes[i][0],
+                              .width = sizes[i][1],
+                              .slots = 1,
+                              .seed = i};
         size_t count;
         float *plain = trial_run(&trial, "ref", ASDM_DTYPE_FP32, 0, &count);
         float *fast = trial_run(&trial, "auto", ASDM_DTYPE_FP32, ASDM_REWRITE_ALL, &count);
@@ -87,8 +105,9 @@ static void test_refused_before_weights(void **state) {
     assert_int_equal(asdm_weight_store_create(&source, &store, NULL), ASDM_OK);
     static const int sizes[] = {1 << 17, 1 << 20, INT_MAX / 2};
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(asdm_plan_create(unet.program, backend, store, ASDM_RATE_STEP, 2, sizes[i], sizes[i], &plan, &err),
-                         ASDM_ERR_MEMORY);
+        assert_int_equal(
+            asdm_plan_create(unet.program, backend, store, ASDM_RATE_STEP, 2, sizes[i], sizes[i], &plan, &err),
+            ASDM_ERR_MEMORY);
         assert_null(plan);
         assert_true(strlen(err.message) > 0);
     }

@@ -96,7 +96,8 @@ static void test_dead_operations_go(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[32] = {cmocka_unit_test(test_shared_values_stay), cmocka_unit_test(test_dead_operations_go)};
+    struct CMUnitTest tests[32] = {cmocka_unit_test(test_shared_values_stay),
+                                   cmocka_unit_test(test_dead_operations_go)};
     size_t count = 2;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct CMUnitTest test = {cases[i].name, test_rewrite, NULL, NULL, (void *)(uintptr_t)&cases[i]};

@@ -61,7 +61,8 @@ static enum asdm_status text(struct run *run) {
 static enum asdm_status unet(struct run *run) {
     const struct asdm_tensor *in, *t, *prompt, *negative;
     float *latents = read_floats(run, "unet_in", &in), *timestep = read_floats(run, "timestep", &t);
-    float *embeds[2] = {read_floats(run, "negative_prompt_embeds", &negative), read_floats(run, "prompt_embeds", &prompt)};
+    float *embeds[2] = {read_floats(run, "negative_prompt_embeds", &negative),
+                        read_floats(run, "prompt_embeds", &prompt)};
     if (!latents)
         return ASDM_OK;
     struct asdm_denoiser *denoiser = &run->model->denoisers[ASDM_PRECISION_MAIN];
@@ -107,7 +108,8 @@ static enum asdm_status decode(struct run *run) {
     size_t count = 64 * (size_t)height * (size_t)width;
     float *scaled = allocate(in->count * sizeof *scaled), *pixels = allocate(3 * count * sizeof *pixels);
     float *planes = allocate(3 * count * sizeof *planes);
-    ASDM_TRY(asdm_autoencoder_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels, run->err));
+    ASDM_TRY(
+        asdm_autoencoder_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels, run->err));
     to_planes(pixels, planes, count);
     keep(run, "image", planes, 4, (int64_t[]){1, 3, 8 * height, 8 * width});
     free(latents);
@@ -123,7 +125,8 @@ static enum asdm_status encode(struct run *run) {
         return ASDM_OK;
     int64_t height = in->dims[2] / 8, width = in->dims[3] / 8;
     size_t count = 64 * (size_t)height * (size_t)width;
-    float *pixels = allocate(3 * count * sizeof *pixels), *moments = allocate(8 * (size_t)(height * width) * sizeof *moments);
+    float *pixels = allocate(3 * count * sizeof *pixels),
+          *moments = allocate(8 * (size_t)(height * width) * sizeof *moments);
     from_planes(planes, pixels, count);
     ASDM_TRY(asdm_autoencoder_encode(&run->model->autoencoder, pixels, (int)height, (int)width, moments, run->err));
     keep(run, "moments", moments, 4, (int64_t[]){1, 8, height, width});

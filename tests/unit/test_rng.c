@@ -132,13 +132,63 @@ static void test_torch_normal(void **state) {
     assert_int_equal(calls, 84);
 }
 
+/* torch.randn(n, device="cuda") of PyTorch 2.11 on an H100: two draws in a row, their first and last three numbers. */
+static const struct {
+    uint64_t seed;
+    size_t count;
+    float first[3], last[3], next_first[3], next_last[3];
+} cuda_draws[] = {
+    {0u,
+     16384,
+     {-0.924662411f, -0.425344229f, -2.6438458f},
+     {-0.131549418f, -0.420832634f, -2.95431542f},
+     {0.18082583f, -0.552262783f, 0.923813343f},
+     {0.338300973f, -0.117374077f, -1.44435883f}},
+    {1u,
+     4096,
+     {-0.296278f, 2.67644811f, -0.140846208f},
+     {-0.225525931f, 0.208561569f, -0.13911663f},
+     {-0.63398385f, -0.643131435f, -0.642013609f},
+     {-0.164844811f, 0.419216096f, 0.256216466f}},
+    {123456789u,
+     36864,
+     {1.78468335f, -1.02305079f, 0.341254294f},
+     {-1.09460461f, -0.715461016f, 1.37848687f},
+     {0.0326163881f, -0.448828459f, -0.761208832f},
+     {0.686828613f, -0.103059411f, -0.111838646f}},
+    {1099511627781u,
+     64,
+     {1.06710839f, -1.17193627f, 0.712845922f},
+     {-0.565603375f, -0.473867744f, 0.914431095f},
+     {-1.5007875f, 1.58503199f, -0.568308771f},
+     {1.30482435f, 0.803358793f, -0.220976427f}},
+};
+
+static void philox_is_what_cuda_draws(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof cuda_draws / sizeof *cuda_draws; i++) {
+        struct asdm_rng rng;
+        size_t count = cuda_draws[i].count;
+        float *x = malloc(2 * count * sizeof *x);
+        assert_non_null(x);
+        asdm_rng_init(&rng, ASDM_RNG_PHILOX, cuda_draws[i].seed);
+        asdm_rng_normal(&rng, x, count);
+        asdm_rng_normal(&rng, x + count, count);
+        for (size_t k = 0; k < 3; k++) {
+            assert_true(fabsf(x[k] - cuda_draws[i].first[k]) < 2e-6f);
+            assert_true(fabsf(x[count - 3 + k] - cuda_draws[i].last[k]) < 2e-6f);
+            assert_true(fabsf(x[count + k] - cuda_draws[i].next_first[k]) < 2e-6f);
+            assert_true(fabsf(x[2 * count - 3 + k] - cuda_draws[i].next_last[k]) < 2e-6f);
+        }
+        free(x);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox_known_answers),
-        cmocka_unit_test(test_mt19937_known_answers),
-        cmocka_unit_test(test_philox_normal),
-        cmocka_unit_test(test_torch_normal),
-        cmocka_unit_test(test_moments),
+        cmocka_unit_test(philox_is_what_cuda_draws),  cmocka_unit_test(test_philox_known_answers),
+        cmocka_unit_test(test_mt19937_known_answers), cmocka_unit_test(test_philox_normal),
+        cmocka_unit_test(test_torch_normal),          cmocka_unit_test(test_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

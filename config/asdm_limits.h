@@ -1,4 +1,5 @@
-/* Compile-time limits: what the engine accepts from requests and files before it looks further. Memory is checked apart. */
+/* Compile-time limits: what the engine accepts from requests and files before it looks further. Memory is checked
+ * apart. */
 #ifndef ASDM_LIMITS_H
 #define ASDM_LIMITS_H
 

@@ -10,7 +10,8 @@
 
 enum { HUGE_FROM = 16 << 20 /* bytes */ };
 
-/* The number after `key` in a file of "key value" lines, or the file's first number when key is ""; SIZE_MAX when absent. */
+/* The number after `key` in a file of "key value" lines, or the file's first number when key is ""; SIZE_MAX when
+ * absent. */
 static size_t read_number(const char *path, const char *key) {
     FILE *file = fopen(path, "re");
     size_t result = SIZE_MAX;

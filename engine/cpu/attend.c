@@ -1,9 +1,9 @@
-/* Attention without the full score matrix: a block of queries goes over the keys block by block, keeping for each query the
- * largest score, the sum of exponentials and the weighted values so far (Milakov and Gimelshein 2018; Dao et al. 2022).
- * Scores and sums are float32 whatever the element type.
+/* Attention without the full score matrix: a block of queries goes over the keys block by block, keeping for each query
+ * the largest score, the sum of exponentials and the weighted values so far (Milakov and Gimelshein 2018; Dao et al.
+ * 2022). Scores and sums are float32 whatever the element type.
  *
- * Both matrix products run through one small kernel: MR rows of the left factor times a panel of up to 4 vectors of columns
- * of the right one, accumulated in registers. Keys are packed as panels [panel][dim][columns = keys], values as
+ * Both matrix products run through one small kernel: MR rows of the left factor times a panel of up to 4 vectors of
+ * columns of the right one, accumulated in registers. Keys are packed as panels [panel][dim][columns = keys], values as
  * [key block][panel][key][columns = dims], both padded with zeros to whole vectors. */
 #include <float.h>
 #include <string.h>
@@ -148,7 +148,8 @@ static inline float larger(float a, float b) {
     return a > b ? a : b;
 }
 
-/* The largest of `most` and x[0 .. count - 1]; several maxima side by side, since each waits for its last comparison. */
+/* The largest of `most` and x[0 .. count - 1]; several maxima side by side, since each waits for its last comparison.
+ */
 static float largest(const float *x, size_t count, float most) {
     enum { WAYS = 4 * LANES };
     float side[WAYS];
@@ -166,8 +167,8 @@ static float largest(const float *x, size_t count, float most) {
     return larger(most, side[0]);
 }
 
-/* Turns a row of scores (times log2 e, which the queries carry) into weights exp(score - most), and rescales what was summed
- * with an earlier, smaller maximum. */
+/* Turns a row of scores (times log2 e, which the queries carry) into weights exp(score - most), and rescales what was
+ * summed with an earlier, smaller maximum. */
 static void soften(struct state *s, size_t query, size_t seen, size_t count) {
     float *restrict x = s->scores + query * CPU_KEY_BLOCK;
     float most = largest(x, seen, s->most[query]), total = 0;

@@ -131,8 +131,9 @@ static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, cons
     return shape;
 }
 
-/* Winograd halves the time of a large map at a rounding of a few units in the last place, but laying out its weights is slow: with so
- * many pixels per channel the first call earns it back. What decides does not depend on the number of rows. */
+/* Winograd halves the time of a large map at a rounding of a few units in the last place, but laying out its weights is
+ * slow: with so many pixels per channel the first call earns it back. What decides does not depend on the number of
+ * rows. */
 static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_site *site) {
     const struct asdm_op *op = site->op;
     int64_t channels =

@@ -1,8 +1,9 @@
 /* C++'s operator new for the process, with free lists for small blocks.
  *
- * oneDNN makes a map of a primitive's arguments each time it is executed: a handful of small blocks, freed at once. With
- * these lists they come back to the next execution, so that a step never reaches the system's allocator, as the engine
- * promises. oneDNN is the only C++ that runs here, and it binds to the operators of the executable that it is loaded by.
+ * oneDNN makes a map of a primitive's arguments each time it is executed: a handful of small blocks, freed at once.
+ * With these lists they come back to the next execution, so that a step never reaches the system's allocator, as the
+ * engine promises. oneDNN is the only C++ that runs here, and it binds to the operators of the executable that it is
+ * loaded by.
  *
  * Left out under AddressSanitizer, which owns the operators then. */
 #if !defined(__SANITIZE_ADDRESS__)

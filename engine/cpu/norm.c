@@ -8,8 +8,8 @@
 
 enum { CHUNK_PIXELS_MIN = 64, CHUNKS_MAX = 64, TOKENS_PER_TASK = 16 };
 
-/* The map is cut into chunks of pixels that do not depend on the number of threads or rows, and their sums are added in order, so that a
- * row's bits depend on neither. */
+/* The map is cut into chunks of pixels that do not depend on the number of threads or rows, and their sums are added in
+ * order, so that a row's bits depend on neither. */
 struct norm {
     struct cpu_op op;
     const float *gain, *bias;

@@ -1,5 +1,5 @@
-/* Convolutions and matrix products by oneDNN (2.x and 3.x), behind a C interface. Activations are channels-innermost and
- * dense; weights are laid out as oneDNN prefers for the shape. */
+/* Convolutions and matrix products by oneDNN (2.x and 3.x), behind a C interface. Activations are channels-innermost
+ * and dense; weights are laid out as oneDNN prefers for the shape. */
 #ifndef ASDM_CPU_ONEDNN_H
 #define ASDM_CPU_ONEDNN_H
 
@@ -41,9 +41,9 @@ const char *cpu_product_layout(const struct cpu_product *product);
 /* oneDNN's name of the implementation. */
 const char *cpu_product_name(const struct cpu_product *product);
 
-/* Where the weights' layout puts things: element (output, input, tap) is at output_offset[output] + input_offset[input] +
- * tap_offset[tap], in elements. False when the layout is not of that kind (winograd); then only cpu_product_pack can. The arrays
- * have room for out_channels, in_channels and kernel * kernel numbers. */
+/* Where the weights' layout puts things: element (output, input, tap) is at output_offset[output] + input_offset[input]
+ * + tap_offset[tap], in elements. False when the layout is not of that kind (winograd); then only cpu_product_pack can.
+ * The arrays have room for out_channels, in_channels and kernel * kernel numbers. */
 bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offset, size_t *input_offset,
                          size_t *tap_offset);
 
@@ -51,7 +51,8 @@ bool cpu_product_offsets(const struct cpu_product *product, size_t *output_offse
 enum asdm_status cpu_product_pack(const struct cpu_product *product, const void *plain, void *dst,
                                   struct asdm_error *err);
 
-/* Cannot fail after create: operands are whole, `scratch` has cpu_product_scratch_bytes. `bias` is NULL where there is none. */
+/* Cannot fail after create: operands are whole, `scratch` has cpu_product_scratch_bytes. `bias` is NULL where there is
+ * none. */
 void cpu_product_run(struct cpu_product *product, const void *src, const void *weights, const float *bias, void *dst,
                      void *scratch);
 

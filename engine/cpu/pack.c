@@ -7,12 +7,12 @@
 #include "base/error.h"
 #include "base/half.h"
 
-/* Weights are laid out in blocks of this many outputs: each block is converted row by row into a buffer that stays in the
- * cache and written from there to where the layout wants it. */
+/* Weights are laid out in blocks of this many outputs: each block is converted row by row into a buffer that stays in
+ * the cache and written from there to where the layout wants it. */
 enum { OUTPUTS = 32, ROW_PAD = 16 /* floats, so that rows do not share cache sets */ };
 
-/* [3][3] -> [2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each direction; for even
- * outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2}. Summed in float32. */
+/* [3][3] -> [2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each
+ * direction; for even outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2}. Summed in float32. */
 static void fold_taps(const float *kernel, int phase_y, int phase_x, float folded[4]) {
     memset(folded, 0, 4 * sizeof *folded);
     for (int y = 0; y < 3; y++)

@@ -1,5 +1,5 @@
-/* The vectorised inner loops of the CPU back end. vector.c and attend.c are compiled once per instruction set and element
- * type (float32, bfloat16); the best set that the processor has is chosen when the back end is created. */
+/* The vectorised inner loops of the CPU back end. vector.c and attend.c are compiled once per instruction set and
+ * element type (float32, bfloat16); the best set that the processor has is chosen when the back end is created. */
 #ifndef ASDM_CPU_VECTOR_H
 #define ASDM_CPU_VECTOR_H
 

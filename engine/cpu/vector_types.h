@@ -70,8 +70,8 @@ static inline float fast_exp(float x) {
     return p * asdm_bits_f32((uint32_t)(exponent + 127) << 23);
 }
 
-/* 2^x for x <= 0, within 3 units in the last place, for softmax: polynomial of degree 5 on -1/2 .. 1/2, the exponent added to the
- * bits. Below -126: 2^-126, which no sum of weights feels. */
+/* 2^x for x <= 0, within 3 units in the last place, for softmax: polynomial of degree 5 on -1/2 .. 1/2, the exponent
+ * added to the bits. Below -126: 2^-126, which no sum of weights feels. */
 static inline float fast_exp2(float x) {
     x = x < -126.0f ? -126.0f : x;
     float n = x + 12582912.0f;
@@ -90,8 +90,8 @@ static inline float sigmoid(float x) {
     return 1.0f / (1.0f + fast_exp(-x));
 }
 
-/* x/2 (1 + erf(x / sqrt 2)). The tail is half the complementary error function by its Chebyshev fit (Press et al., Numerical
- * Recipes, "erfcc"), whose relative error stays below 1.2e-7 however small the tail. */
+/* x/2 (1 + erf(x / sqrt 2)). The tail is half the complementary error function by its Chebyshev fit (Press et al.,
+ * Numerical Recipes, "erfcc"), whose relative error stays below 1.2e-7 however small the tail. */
 static inline float gelu(float x) {
     float z = fabsf(x) * 0.70710678118654752f;
     float t = 1.0f / (1.0f + 0.5f * z);

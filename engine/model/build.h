@@ -14,9 +14,9 @@ struct asdm_text_encoder {
 enum asdm_status asdm_text_encoder_build(const struct asdm_text_config *config, int tokens,
                                          struct asdm_text_encoder *ret, struct asdm_error *err);
 
-/* The denoising network (Rombach et al. 2022, as diffusers' UNet2DConditionModel): latents [4, H, W] (channel planes, already
- * scaled by the sampler), timestep (one number), context [1 x tokens x cross_attention_dim] -> the prediction [4, H, W].
- * Rates: context is per prompt, timestep per schedule, latents per step. */
+/* The denoising network (Rombach et al. 2022, as diffusers' UNet2DConditionModel): latents [4, H, W] (channel planes,
+ * already scaled by the sampler), timestep (one number), context [1 x tokens x cross_attention_dim] -> the prediction
+ * [4, H, W]. Rates: context is per prompt, timestep per schedule, latents per step. */
 struct asdm_unet {
     struct asdm_program *program;
     int latents, timestep, context, prediction;
@@ -24,7 +24,8 @@ struct asdm_unet {
 enum asdm_status asdm_unet_build(const struct asdm_unet_config *config, int tokens, struct asdm_unet *ret,
                                  struct asdm_error *err);
 
-/* AutoencoderKL's decoder: latents [4, H, W] (divided by the scaling factor) -> pixels [8H x 8W x 3], -1 .. 1, unclamped. */
+/* AutoencoderKL's decoder: latents [4, H, W] (divided by the scaling factor) -> pixels [8H x 8W x 3], -1 .. 1,
+ * unclamped. */
 struct asdm_vae_decoder {
     struct asdm_program *program;
     int latents, pixels;

@@ -1,5 +1,5 @@
-/* A checkpoint on disk: a diffusers directory, a one-file safetensors, or an architecture by name with random weights. Finds
- * each weight of a program under whatever name the file has for it. */
+/* A checkpoint on disk: a diffusers directory, a one-file safetensors, or an architecture by name with random weights.
+ * Finds each weight of a program under whatever name the file has for it. */
 #ifndef ASDM_CHECKPOINT_H
 #define ASDM_CHECKPOINT_H
 
@@ -33,7 +33,8 @@ struct asdm_checkpoint {
     uint16_t *random;                                     /* numbers that every random weight is a piece of */
 };
 
-/* `path` is a directory or a file; `tokenizer` a directory in place of the model's own, which one-file checkpoints lack; or NULL. */
+/* `path` is a directory or a file; `tokenizer` a directory in place of the model's own, which one-file checkpoints
+ * lack; or NULL. */
 enum asdm_status asdm_checkpoint_open(const char *path, const char *tokenizer, struct asdm_checkpoint **ret,
                                       struct asdm_error *err);
 /* "sd15", "sd21", "bk-base", "bk-small", "bk-tiny" with random weights, for measuring. */

@@ -25,8 +25,8 @@ static const struct asdm_config_key unet_keys[] = {
     {"conv_out_kernel", NULL},
     {"cross_attention_dim", NULL},
     {"cross_attention_norm", "null"},
-    {"decay",
-     NULL}, /* this, inv_gamma, min_decay, optimization_step, power, update_after_step, use_ema_warmup: moving average */
+    {"decay", NULL}, /* this, inv_gamma, min_decay, optimization_step, power, update_after_step, use_ema_warmup: moving
+                        average */
     {"down_block_types", NULL},
     {"downsample_padding", "1"},
     {"dropout", NULL}, /* training only */
@@ -274,7 +274,8 @@ enum asdm_status asdm_vae_config_parse(const struct asdm_json *json, const char 
 
 /* ---- text encoder */
 
-/* Transformers writes every field of its base class in some versions; those say nothing about a text encoder's result. */
+/* Transformers writes every field of its base class in some versions; those say nothing about a text encoder's result.
+ */
 static const struct asdm_config_key text_keys[] = {{"hidden_size", NULL},
                                                    {"intermediate_size", NULL},
                                                    {"num_hidden_layers", NULL},

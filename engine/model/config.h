@@ -1,5 +1,5 @@
-/* What a checkpoint's configuration files say about its architecture. Every key is honoured, known to change nothing, or
- * refused by name. */
+/* What a checkpoint's configuration files say about its architecture. Every key is honoured, known to change nothing,
+ * or refused by name. */
 #ifndef ASDM_CONFIG_H
 #define ASDM_CONFIG_H
 

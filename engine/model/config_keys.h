@@ -1,4 +1,5 @@
-/* Tables of configuration keys: which are read, which change nothing, and which may only have a value that changes nothing. */
+/* Tables of configuration keys: which are read, which change nothing, and which may only have a value that changes
+ * nothing. */
 #ifndef ASDM_CONFIG_KEYS_H
 #define ASDM_CONFIG_KEYS_H
 
@@ -13,8 +14,8 @@ struct asdm_config_key {
     const char *only;
 };
 
-/* Refuses keys that are not in `keys` (terminated by a NULL key; names that start with "_" are notes) and values that are not
- * supported, by name. */
+/* Refuses keys that are not in `keys` (terminated by a NULL key; names that start with "_" are notes) and values that
+ * are not supported, by name. */
 enum asdm_status asdm_config_check_keys(const struct asdm_json *json, const char *name,
                                         const struct asdm_config_key *keys, struct asdm_error *err);
 

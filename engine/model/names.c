@@ -223,7 +223,8 @@ bool asdm_file_name(const struct asdm_checkpoint *checkpoint, enum asdm_componen
 bool asdm_file_name_is_extra(const struct asdm_checkpoint *checkpoint, enum asdm_component component,
                              const char *name) {
     static const char *const prefixes[] = {"model.diffusion_model.", "first_stage_model.", "cond_stage_model."};
-    /* Buffers, projections that only CLIP's training needs, the autoencoder's loss, and OpenCLIP's last layer, which SD 2.x skips. */
+    /* Buffers, projections that only CLIP's training needs, the autoencoder's loss, and OpenCLIP's last layer, which
+     * SD 2.x skips. */
     static const char *const harmless[] = {"position_ids", "logit_scale", "text_projection", "first_stage_model.loss.",
                                            "attn_mask",    "model_ema"};
     if (checkpoint->layout != ASDM_LAYOUT_DIFFUSERS && !after(name, prefixes[component]))

@@ -11,7 +11,8 @@ struct asdm_resnet {
     int time; /* activated time embedding, or ASDM_NONE in the autoencoder */
 };
 
-/* x + conv2(act(norm2(conv1(act(norm1 x)) + time))), x through a 1x1 convolution where the channels change. Weights under `name`. */
+/* x + conv2(act(norm2(conv1(act(norm1 x)) + time))), x through a 1x1 convolution where the channels change. Weights
+ * under `name`. */
 int asdm_build_resnet(struct asdm_program *p, const struct asdm_resnet *resnet, int x, int out_channels,
                       const char *name);
 

@@ -113,7 +113,8 @@ static int build_up(struct builder *b, int x, int up) {
     return x;
 }
 
-/* Sinusoids through a two-layer perceptron; the activation that every resnet puts before its own projection is common to all. */
+/* Sinusoids through a two-layer perceptron; the activation that every resnet puts before its own projection is common
+ * to all. */
 static int build_time(struct builder *b, int timestep) {
     const struct asdm_unet_config *c = b->config;
     int t = asdm_build_timestep_embedding(b->p, timestep, c->channels[0], c->flip_sin_to_cos, c->freq_shift);

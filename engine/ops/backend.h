@@ -46,7 +46,8 @@ struct asdm_backend;
 struct asdm_backend_class {
     const char *name;  /* "ref", "cpu", "cuda" */
     unsigned rewrites; /* enum asdm_rewrite, those its kernels accept */
-    /* `device` is the number after the colon, `threads` 0 for all processors. ERR_UNSUPPORTED when this machine or build cannot. */
+    /* `device` is the number after the colon, `threads` 0 for all processors. ERR_UNSUPPORTED when this machine or
+     * build cannot. */
     enum asdm_status (*create)(int device, int threads, enum asdm_model_dtype dtype, struct asdm_backend **ret,
                                struct asdm_error *err);
     void (*destroy)(struct asdm_backend *backend);
@@ -64,8 +65,8 @@ struct asdm_backend {
     size_t element_bytes; /* of a value between operations */
 };
 
-/* Finds the class by device name, "auto" or "cuda:1" (that number in *ret_device). Unknown or not in this build: ERR_ARGUMENT or
- * ERR_UNSUPPORTED in words, listing what there is. */
+/* Finds the class by device name, "auto" or "cuda:1" (that number in *ret_device). Unknown or not in this build:
+ * ERR_ARGUMENT or ERR_UNSUPPORTED in words, listing what there is. */
 enum asdm_status asdm_backend_find(const char *device, const struct asdm_backend_class **ret, int *ret_device,
                                    struct asdm_error *err);
 

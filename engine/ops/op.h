@@ -7,8 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* How often a value changes. It follows from the inputs: an operation that reads two rates gives the faster one, and prompt with
- * schedule gives step. A value slower than its reader is read through a map from the reader's rows to the value's own. */
+/* How often a value changes. It follows from the inputs: an operation that reads two rates gives the faster one, and
+ * prompt with schedule gives step. A value slower than its reader is read through a map from the reader's rows to the
+ * value's own. */
 enum asdm_rate {
     ASDM_RATE_PROMPT,   /* once per prompt: keys and values of every cross-attention */
     ASDM_RATE_SCHEDULE, /* once per timestep of a schedule: time embeddings and their projections */
@@ -16,8 +17,8 @@ enum asdm_rate {
     ASDM_RATE_COUNT
 };
 
-/* A size that may depend on the picture: constant, or ceil(H / 2^level), ceil(W / 2^level) where H, W are the latents' height
- * and width; negative levels multiply (pixels are level -3). */
+/* A size that may depend on the picture: constant, or ceil(H / 2^level), ceil(W / 2^level) where H, W are the latents'
+ * height and width; negative levels multiply (pixels are level -3). */
 enum asdm_dim_kind { ASDM_DIM_CONST, ASDM_DIM_HEIGHT, ASDM_DIM_WIDTH };
 struct asdm_dim {
     enum asdm_dim_kind kind;
@@ -28,7 +29,8 @@ enum asdm_op_kind {
     ASDM_OP_IMPORT,             /* float32 of the caller -> the back end's type; see nchw */
     ASDM_OP_EXPORT,             /* the back end's type -> float32 of the caller */
     ASDM_OP_EMBEDDING,          /* int32 ids -> row of weight[0] plus row of weight[1] by position */
-    ASDM_OP_TIMESTEP_EMBEDDING, /* float32 t -> sinusoids (Vaswani et al. 2017; flip_sin_to_cos, freq_shift as in DDPM) */
+    ASDM_OP_TIMESTEP_EMBEDDING, /* float32 t -> sinusoids (Vaswani et al. 2017; flip_sin_to_cos, freq_shift as in DDPM)
+                                 */
     ASDM_OP_CONV2D,
     ASDM_OP_LINEAR, /* also every 1x1 convolution */
     ASDM_OP_GROUP_NORM,
@@ -65,8 +67,9 @@ enum {
 
 enum { ASDM_PARTS_MAX = 3, ASDM_NONE = -1 };
 
-/* One operation. Fields that a kind does not use are zero (value and weight numbers: ASDM_NONE). The fused forms (activation,
- * residual, x2, row_bias, upsample, geglu, several parts) are written by the rewrites, never by a model. */
+/* One operation. Fields that a kind does not use are zero (value and weight numbers: ASDM_NONE). The fused forms
+ * (activation, residual, x2, row_bias, upsample, geglu, several parts) are written by the rewrites, never by a model.
+ */
 struct asdm_op {
     enum asdm_op_kind kind;
     int inputs[ASDM_SRC_COUNT]; /* values */

@@ -1,5 +1,5 @@
-/* A plan: one rate of a program, for a number of rows and a picture size, on a back end. Kernels chosen, memory assigned by
- * lifetime, weights laid out; running it only executes. */
+/* A plan: one rate of a program, for a number of rows and a picture size, on a back end. Kernels chosen, memory
+ * assigned by lifetime, weights laid out; running it only executes. */
 #ifndef ASDM_PLAN_H
 #define ASDM_PLAN_H
 
@@ -7,8 +7,8 @@
 
 struct asdm_plan;
 
-/* `height` and `width` are the latents'. Reads and results of other rates, and the caller's inputs and outputs, are bound
- * before a run; the rest lives in the plan. ERR_MEMORY before anything large is allocated. */
+/* `height` and `width` are the latents'. Reads and results of other rates, and the caller's inputs and outputs, are
+ * bound before a run; the rest lives in the plan. ERR_MEMORY before anything large is allocated. */
 enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asdm_backend *backend,
                                   struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
                                   int width, struct asdm_plan **ret, struct asdm_error *err);

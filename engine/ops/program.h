@@ -45,8 +45,8 @@ void asdm_program_destroy(struct asdm_program **program);
 /* To be called when all is emitted: the first failure of the builder, if any. */
 enum asdm_status asdm_program_finish(struct asdm_program *program, struct asdm_error *err);
 
-/* ---- building. Each call emits one operation and returns its result's value; after a failure, value 0. Weights are found by
- * `name` + ".weight" and ".bias". */
+/* ---- building. Each call emits one operation and returns its result's value; after a failure, value 0. Weights are
+ * found by `name` + ".weight" and ".bias". */
 
 struct asdm_dim asdm_dim_const(int n);
 struct asdm_dim asdm_dim_height(int level);
@@ -87,8 +87,8 @@ enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const st
 /* A size for latents of height x width. */
 int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width);
 
-/* Multiply-accumulates of an operation for one row and latents of height x width: products, convolutions and both matrix
- * products of attention; the basis of every GMAC figure in this project. And of all operations of a rate. */
+/* Multiply-accumulates of an operation for one row and latents of height x width: products, convolutions and both
+ * matrix products of attention; the basis of every GMAC figure in this project. And of all operations of a rate. */
 double asdm_program_op_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);
 double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width);
 

@@ -1,5 +1,5 @@
-/* Rewrites: exact changes of a program (no change of result beyond rounding) that give a back end larger operations. A back
- * end names those that it accepts. */
+/* Rewrites: exact changes of a program (no change of result beyond rounding) that give a back end larger operations. A
+ * back end names those that it accepts. */
 #ifndef ASDM_REWRITE_H
 #define ASDM_REWRITE_H
 

@@ -1,5 +1,5 @@
-/* Weights as the back ends want them: each tensor of a component (unet, vae, text encoder) is laid out once, when the first plan asks
- * for it, and shared by all plans after. */
+/* Weights as the back ends want them: each tensor of a component (unet, vae, text encoder) is laid out once, when the
+ * first plan asks for it, and shared by all plans after. */
 #ifndef ASDM_WEIGHTS_H
 #define ASDM_WEIGHTS_H
 
@@ -30,7 +30,8 @@ size_t asdm_weight_store_bytes(const struct asdm_weight_store *store); /* laid o
 /* Writes a layout into zeroed memory of the size that was asked for. */
 typedef enum asdm_status asdm_weight_fill(void *user, void *memory, struct asdm_error *err);
 
-/* The memory of layout `key` (weight's name and layout, any string), 64-byte aligned; filled by `fill` the first time. */
+/* The memory of layout `key` (weight's name and layout, any string), 64-byte aligned; filled by `fill` the first time.
+ */
 enum asdm_status asdm_weight_store_get(struct asdm_weight_store *store, const char *key, size_t bytes,
                                        asdm_weight_fill *fill, void *user, const void **ret, struct asdm_error *err);
 

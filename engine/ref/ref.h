@@ -1,5 +1,5 @@
-/* The reference back end: plain C in float32 with sums in double, readable, never tuned. The truth that every other back
- * end is tested against. Accepts every fused form, so that the rewrites can be tested in it. */
+/* The reference back end: plain C in float32 with sums in double, readable, never tuned. The truth that every other
+ * back end is tested against. Accepts every fused form, so that the rewrites can be tested in it. */
 #ifndef ASDM_REF_H
 #define ASDM_REF_H
 

@@ -6,7 +6,8 @@
 
 struct ref_op {
     struct asdm_site site;
-    /* float32; products and convolutions laid out [k * k][in][out], so that the innermost loop runs along the outputs */
+    /* float32; products and convolutions laid out [k * k][in][out], so that the innermost loop runs along the outputs
+     */
     const float *weight[ASDM_PARTS_MAX], *bias[ASDM_PARTS_MAX]; /* bias NULL: none */
 };
 

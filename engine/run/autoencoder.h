@@ -29,16 +29,16 @@ enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, i
 enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width,
                                                  struct asdm_error *err);
 
-/* latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for the
- * latents. */
+/* latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for
+ * the latents. */
 enum asdm_status asdm_autoencoder_decode(struct asdm_autoencoder *vae, const float *latents, int height, int width,
                                          float *scaled, float *pixels, struct asdm_error *err);
 /* pixels [8 height][8 width][3], -1 .. 1 -> moments [8][height][width]: means, then log variances, unscaled. */
 enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
                                          float *moments, struct asdm_error *err);
 
-/* latents = (mean + exp(clamp(log variance, -30, 20) / 2) noise) * scaling_factor, noise being the generator's next draw;
- * `count` numbers; `noise` is room for as many. */
+/* latents = (mean + exp(clamp(log variance, -30, 20) / 2) noise) * scaling_factor, noise being the generator's next
+ * draw; `count` numbers; `noise` is room for as many. */
 void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng,
                              float *noise, float *latents, size_t count);
 

@@ -1,6 +1,6 @@
-/* Pictures in flight. A picture is a slot: latents, history, prompts, timesteps, a sampler table and a place in it. A step
- * takes every picture that has a row of its table left, puts the rows of pictures of one size (and precision) together into
- * calls of the UNet, then guides and updates each picture by its own row of coefficients. */
+/* Pictures in flight. A picture is a slot: latents, history, prompts, timesteps, a sampler table and a place in it. A
+ * step takes every picture that has a row of its table left, puts the rows of pictures of one size (and precision)
+ * together into calls of the UNet, then guides and updates each picture by its own row of coefficients. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +21,8 @@ struct picture {
     double guidance_scale;
     int next;      /* row of the table */
     int fine_rows; /* the table's first rows run in fine precision */
-    /* By precision, ASDM_NONE where there is none: the prompt's slot and the negative prompt's, and that of the first of its timesteps. */
+    /* By precision, ASDM_NONE where there is none: the prompt's slot and the negative prompt's, and that of the first
+     * of its timesteps. */
     int prompt_slots[ASDM_PRECISION_COUNT][2];
     int timestep_first[ASDM_PRECISION_COUNT];
     size_t count;  /* numbers of the latents */
@@ -149,7 +150,8 @@ static enum asdm_status ensure(void **memory, size_t *have, size_t bytes, const 
     return ASDM_OK;
 }
 
-/* Token ids, embeddings, then everything of the UNet that depends on the prompt alone: prompt `which` of the picture. */
+/* Token ids, embeddings, then everything of the UNet that depends on the prompt alone: prompt `which` of the picture.
+ */
 static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *picture, int which, const char *name,
                                    const char *text, size_t *ret_tokens, struct asdm_error *err) {
     struct asdm_model *model = batch->model;

@@ -4,8 +4,8 @@
 
 #include "run/internal.h"
 
-/* A part of a program: the operations and weights whose names start with `prefix`. Programs are built afresh, because those of an open
- * model are rewritten for its back end. */
+/* A part of a program: the operations and weights whose names start with `prefix`. Programs are built afresh, because
+ * those of an open model are rewritten for its back end. */
 struct selection {
     const struct asdm_checkpoint *checkpoint;
     enum asdm_component component;

@@ -13,9 +13,9 @@
 
 enum { ASDM_PROMPT_TOKENS = 77, ASDM_LATENT_CHANNELS = 4, ASDM_PIXELS_PER_LATENT = 8 };
 
-/* In bfloat16 the rounding of the first, noisiest steps can tip what a prompt leaves open (a sky, a side) to another picture
- * altogether, while later steps only lose fine detail. So the steps from ASDM_LIMIT_FINE_TIMESTEP_PERCENT of the training
- * timesteps up run in float32, as long as that copy of the weights is small. */
+/* In bfloat16 the rounding of the first, noisiest steps can tip what a prompt leaves open (a sky, a side) to another
+ * picture altogether, while later steps only lose fine detail. So the steps from ASDM_LIMIT_FINE_TIMESTEP_PERCENT of
+ * the training timesteps up run in float32, as long as that copy of the weights is small. */
 enum asdm_precision { ASDM_PRECISION_MAIN, ASDM_PRECISION_FINE, ASDM_PRECISION_COUNT };
 
 struct asdm_model {

@@ -1,5 +1,5 @@
-/* Rows of a slow rate (prompts, timesteps): for every value that a faster rate reads, one array of slots; a slot holds the values of one
- * prompt or timestep. */
+/* Rows of a slow rate (prompts, timesteps): for every value that a faster rate reads, one array of slots; a slot holds
+ * the values of one prompt or timestep. */
 #ifndef ASDM_SLAB_H
 #define ASDM_SLAB_H
 
@@ -25,7 +25,8 @@ void asdm_slab_done(struct asdm_slab *slab);
 enum asdm_status asdm_slab_take(struct asdm_slab *slab, int count, int *ret_first, struct asdm_error *err);
 void asdm_slab_give(struct asdm_slab *slab, int first, int count);
 
-/* Binds a plan's side of all values to slot `first`: results of a plan of this rate, or (first 0) reads of a faster one. */
+/* Binds a plan's side of all values to slot `first`: results of a plan of this rate, or (first 0) reads of a faster
+ * one. */
 void asdm_slab_bind(const struct asdm_slab *slab, struct asdm_plan *plan, int first);
 
 #endif

@@ -49,8 +49,8 @@ struct asdm_bpe_scratch {
 void asdm_bpe_scratch_done(struct asdm_bpe_scratch *scratch);
 
 /* Encodes one word of 1 to ASDM_BPE_WORD_MAX bytes: while some neighbours are a merge's parts, joins the leftmost pair
- * of the lowest rank. Time O(length log length): at most 3 * length heap entries. Returns in *ret_ids (length of them at
- * most, valid until the next call) and *ret_count. ERR_MEMORY. */
+ * of the lowest rank. Time O(length log length): at most 3 * length heap entries. Returns in *ret_ids (length of them
+ * at most, valid until the next call) and *ret_count. ERR_MEMORY. */
 enum asdm_status asdm_bpe_encode(const struct asdm_bpe *bpe, struct asdm_bpe_scratch *scratch,
                                  const unsigned char *word, size_t length, const int32_t **ret_ids, size_t *ret_count,
                                  struct asdm_error *err);

@@ -238,7 +238,8 @@ static enum asdm_status append_named(struct loader *loader, const struct definit
     return append(loader, token);
 }
 
-/* Reads the named tokens; contents[i] is what names[i] stands for, NULL for none, and source[i] the file that says so. */
+/* Reads the named tokens; contents[i] is what names[i] stands for, NULL for none, and source[i] the file that says so.
+ */
 static enum asdm_status read_named(struct loader *loader, const char *contents[NAMES], const char *source[NAMES]) {
     for (size_t i = 0; i < NAMES; i++) {
         struct definition token = {.file = loader->vocabulary_file,

@@ -10,8 +10,8 @@ struct asdm_tokenizer_documents {
     struct asdm_json *vocab, *tokenizer, *config, *special_tokens_map, *added_tokens;
 };
 
-/* Fills in the added tokens, bos, eos, pad and size of a tokenizer. The rules are those that transformers applies when it
- * loads a CLIPTokenizer:
+/* Fills in the added tokens, bos, eos, pad and size of a tokenizer. The rules are those that transformers applies when
+ * it loads a CLIPTokenizer:
  *   - tokens listed with their ids come first, by id: tokenizer_config.json's "added_tokens_decoder" or, without one,
  *     added_tokens.json and tokenizer.json's "added_tokens";
  *   - then "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token", from

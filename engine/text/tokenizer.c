@@ -148,9 +148,9 @@ static size_t match(const unsigned char *text, size_t length, const char *const 
 
 /* How many bytes at the start of `text` are one word, 1 or more; *ret_class is their class (SPACE: no word at all).
  * CLIP's pattern:
- *     <|startoftext|> or <|endoftext|>   's 't 're 've 'm 'll 'd   letters   one number   what is none of these, nor space
- * and GPT-2's pattern after it, which leaves those as they are but for the two tokens: these become "<|", letters, "|>".
- * (They are here at all only when written with capitals and looked for in the raw text.) */
+ *     <|startoftext|> or <|endoftext|>   's 't 're 've 'm 'll 'd   letters   one number   what is none of these, nor
+ * space and GPT-2's pattern after it, which leaves those as they are but for the two tokens: these become "<|",
+ * letters, "|>". (They are here at all only when written with capitals and looked for in the raw text.) */
 static size_t next_word(const unsigned char *text, size_t length, enum asdm_unicode_class *ret_class) {
     static const char *const contractions[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
     uint32_t point = 0;

@@ -1,6 +1,6 @@
-/* See unicode.h. Categories, decompositions, compositions and lower case come from utf8proc (2.8: Unicode 15); the tables
- * below are what the crate has otherwise, found by comparing the two over every code point (tests/golden/test_tokenizer.py
- * repeats that comparison). */
+/* See unicode.h. Categories, decompositions, compositions and lower case come from utf8proc (2.8: Unicode 15); the
+ * tables below are what the crate has otherwise, found by comparing the two over every code point
+ * (tests/golden/test_tokenizer.py repeats that comparison). */
 #include "text/unicode.h"
 
 #include <stdlib.h>
@@ -30,9 +30,9 @@ static const struct range newer_numbers[] = {
 };
 
 /* Code points that nothing composes with and that nothing moves across, whatever utf8proc thinks. Most are marks and
- * composites that Unicode got after version 9, which the crate takes for unassigned (up to Unicode 15 one by one; for an
- * utf8proc newer than 2.8, what later versions added, some as whole blocks). U+11A7 is one before the first Hangul final
- * consonant: utf8proc 2.8 swallows it after a syllable. */
+ * composites that Unicode got after version 9, which the crate takes for unassigned (up to Unicode 15 one by one; for
+ * an utf8proc newer than 2.8, what later versions added, some as whole blocks). U+11A7 is one before the first Hangul
+ * final consonant: utf8proc 2.8 swallows it after a syllable. */
 static const struct range inert[] = {
     {0x7FD, 0x7FD},     {0x897, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x11A7, 0x11A7},   {0x1715, 0x1715},   {0x1ABF, 0x1AEB},

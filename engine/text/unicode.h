@@ -17,8 +17,8 @@ enum asdm_unicode_class {
     ASDM_UNICODE_SPACE,  /* property White_Space */
 };
 
-/* Reads one code point of well-formed UTF-8 (no surrogates, no overlong forms, nothing past U+10FFFF). Returns its bytes,
- * 1 to 4, or 0 where `text` does not start with one. */
+/* Reads one code point of well-formed UTF-8 (no surrogates, no overlong forms, nothing past U+10FFFF). Returns its
+ * bytes, 1 to 4, or 0 where `text` does not start with one. */
 size_t asdm_unicode_decode(const unsigned char *text, size_t length, uint32_t *ret_point);
 
 /* Writes a code point's UTF-8 and returns its bytes. */
@@ -38,8 +38,8 @@ struct asdm_unicode_folder {
 };
 
 /* Normal form C, then each run of white space as one blank, then each code point in lower case (by itself: no final
- * sigma, no locale). `text` must be well-formed UTF-8. The result is in folder->text until the next call. Time is linear
- * in `length`. ERR_MEMORY. */
+ * sigma, no locale). `text` must be well-formed UTF-8. The result is in folder->text until the next call. Time is
+ * linear in `length`. ERR_MEMORY. */
 enum asdm_status asdm_unicode_fold(struct asdm_unicode_folder *folder, const unsigned char *text, size_t length,
                                    struct asdm_error *err);
 void asdm_unicode_folder_done(struct asdm_unicode_folder *folder);

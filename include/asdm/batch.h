@@ -1,5 +1,5 @@
-/* Pictures in flight: submit requests, step them all together, poll for the finished ones. The command line is a batch of one; a
- * server's worker is a loop around this. One batch is used by one thread. */
+/* Pictures in flight: submit requests, step them all together, poll for the finished ones. The command line is a batch
+ * of one; a server's worker is a loop around this. One batch is used by one thread. */
 #ifndef ASDM_BATCH_H
 #define ASDM_BATCH_H
 
@@ -30,7 +30,8 @@ struct asdm_request {
 /* steps 25, guidance 7.5, strength 0.75, seed 0, philox, the rest NULL or 0. */
 void asdm_request_init(struct asdm_request *request);
 
-/* Checks a request against a model without running it, memory aside. ERR_ARGUMENT names the field and what it may be. */
+/* Checks a request against a model without running it, memory aside. ERR_ARGUMENT names the field and what it may be.
+ */
 enum asdm_status asdm_request_check(const struct asdm_model *model, const struct asdm_request *request,
                                     struct asdm_error *err);
 
@@ -55,13 +56,14 @@ enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_r
                                    struct asdm_error *err);
 /* The picture leaves at once. Unknown ids are ignored. */
 void asdm_batch_cancel(struct asdm_batch *batch, uint64_t id);
-/* One model evaluation for every picture that has one left; pictures may be at different steps, with different samplers.
- * Allocates nothing once each size and number of rows has been seen. *ret_worked (may be NULL): whether there was anything to do. */
+/* One model evaluation for every picture that has one left; pictures may be at different steps, with different
+ * samplers. Allocates nothing once each size and number of rows has been seen. *ret_worked (may be NULL): whether there
+ * was anything to do. */
 enum asdm_status asdm_batch_step(struct asdm_batch *batch, bool *ret_worked, struct asdm_error *err);
 /* Steps done and in all of a picture; false when the id is unknown. */
 bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, int *ret_done, int *ret_total);
-/* Decodes and hands out one finished picture, which leaves the batch: valid until the next call on it. *ret_found: whether one was
- * finished. */
+/* Decodes and hands out one finished picture, which leaves the batch: valid until the next call on it. *ret_found:
+ * whether one was finished. */
 enum asdm_status asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret, bool *ret_found,
                                  struct asdm_error *err);
 

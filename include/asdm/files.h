@@ -1,5 +1,5 @@
-/* Files that the programs read and write: PNG pictures and latents. Files are written beside, synced and renamed, so that a name is
- * never seen half-written. */
+/* Files that the programs read and write: PNG pictures and latents. Files are written beside, synced and renamed, so
+ * that a name is never seen half-written. */
 #ifndef ASDM_FILES_H
 #define ASDM_FILES_H
 
@@ -12,8 +12,8 @@
 extern "C" {
 #endif
 
-/* Any PNG (palette, grey, alpha, 16-bit, interlaced) as 8-bit RGB, malloc'ed: *ret_rgb is height * width * 3. Alpha is dropped.
- * ERR_FORMAT for other files, damaged ones and those of more than 16384 pixels a side or 64 million in all. */
+/* Any PNG (palette, grey, alpha, 16-bit, interlaced) as 8-bit RGB, malloc'ed: *ret_rgb is height * width * 3. Alpha is
+ * dropped. ERR_FORMAT for other files, damaged ones and those of more than 16384 pixels a side or 64 million in all. */
 enum asdm_status asdm_read_png(const char *path, uint8_t **ret_rgb, int *ret_width, int *ret_height,
                                struct asdm_error *err);
 

@@ -24,12 +24,13 @@ struct asdm_model_options {
     const char *tokenizer; /* directory, for one-file checkpoints; NULL: the model directory's own */
 };
 
-/* Opens a diffusers directory or a one-file safetensors checkpoint. Everything about it is checked here: configurations key by
- * key, tensors by name and shape, the vocabulary. Weights are mapped, and laid out for the device when first needed.
- * `options` may be NULL. */
+/* Opens a diffusers directory or a one-file safetensors checkpoint. Everything about it is checked here: configurations
+ * key by key, tensors by name and shape, the vocabulary. Weights are mapped, and laid out for the device when first
+ * needed. `options` may be NULL. */
 enum asdm_status asdm_model_open(const char *path, const struct asdm_model_options *options, struct asdm_model **ret,
                                  struct asdm_error *err);
-/* An architecture ("sd15", "sd21", "bk-base", "bk-small", "bk-tiny") with random weights and no tokenizer, for measuring. */
+/* An architecture ("sd15", "sd21", "bk-base", "bk-small", "bk-tiny") with random weights and no tokenizer, for
+ * measuring. */
 enum asdm_status asdm_model_open_random(const char *architecture, const struct asdm_model_options *options,
                                         struct asdm_model **ret, struct asdm_error *err);
 void asdm_model_close(struct asdm_model **model);
@@ -52,8 +53,8 @@ struct asdm_model_part {
     int64_t bytes; /* in the checkpoint's own types */
 };
 
-/* Describes the parts for pictures of width x height into `parts` (at most `room`); returns how many there are. The blocks of the UNet come first,
- * then "unet", "vae.encoder", "vae.decoder", "vae" (both), "text_encoder". */
+/* Describes the parts for pictures of width x height into `parts` (at most `room`); returns how many there are. The
+ * blocks of the UNet come first, then "unet", "vae.encoder", "vae.decoder", "vae" (both), "text_encoder". */
 int asdm_model_describe(const struct asdm_model *model, int width, int height, struct asdm_model_part *parts, int room);
 
 #ifdef __cplusplus

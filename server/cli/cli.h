@@ -31,8 +31,9 @@ struct cli_verb {
     int (*run)(int argc, char **argv);
 };
 
-/* Parses argv[1..] against `options` (ended by a NULL name). Words that are no options are put into `words`, at most `word_max`. Returns
- * -1 to go on, or an exit code: --help was printed, or the usage was wrong and a message says how. */
+/* Parses argv[1..] against `options` (ended by a NULL name). Words that are no options are put into `words`, at most
+ * `word_max`. Returns -1 to go on, or an exit code: --help was printed, or the usage was wrong and a message says how.
+ */
 int cli_parse(const struct cli_verb *verb, int argc, char **argv, const struct cli_option *options, const char **words,
               int word_max);
 

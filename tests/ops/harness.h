@@ -24,7 +24,8 @@ struct trial {
 uint64_t test_random(uint64_t *state);
 int test_random_int(uint64_t *state, int least, int most);
 
-/* Runs the program as rewritten by `rewrites` on the device; float32 results, malloc'ed, *ret_count of them. Fails the test on errors. */
+/* Runs the program as rewritten by `rewrites` on the device; float32 results, malloc'ed, *ret_count of them. Fails the
+ * test on errors. */
 float *trial_run(const struct trial *trial, const char *device, enum asdm_model_dtype dtype, unsigned rewrites,
                  size_t *ret_count);
 

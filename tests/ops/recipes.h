@@ -6,7 +6,8 @@
 
 struct recipe {
     const char *name;
-    /* Emits operations into trial->program; returns the last value before export. Sets trial->height, width and the like; *ret_length is the longest sum. */
+    /* Emits operations into trial->program; returns the last value before export. Sets trial->height, width and the
+     * like; *ret_length is the longest sum. */
     int (*build)(struct trial *trial, uint64_t *random, int *ret_length);
 };
 

@@ -1,8 +1,8 @@
 /* Every operation and fused form of the CPU back end against `ref`, on random and adversarial shapes and numbers.
  *
- * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify by a
- * small factor. In bfloat16 inputs and weights are the same numbers for both, so what differs is the rounding to 2^-9 of each
- * result that is stored between operations, of which a recipe has at most five. */
+ * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify
+ * by a small factor. In bfloat16 inputs and weights are the same numbers for both, so what differs is the rounding to
+ * 2^-9 of each result that is stored between operations, of which a recipe has at most five. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +29,8 @@ static void compare(const struct recipe *recipe, uint64_t seed, bool bf16) {
     struct trial trial = trial_make(recipe, seed, &length);
     size_t count, ref_count;
     trial.bf16 = bf16;
-    /* A constant map has no variance: its norm is rounding noise. In bfloat16 a large mean leaves nothing of the rest. */
+    /* A constant map has no variance: its norm is rounding noise. In bfloat16 a large mean leaves nothing of the rest.
+     */
     if (trial.fill == FILL_CONSTANT || (bf16 && trial.fill == FILL_LARGE_MEAN))
         trial.fill = strstr(recipe->name, "norm") || strstr(recipe->name, "attention") ? FILL_WIDE : trial.fill;
     float *want = trial_run(&trial, "ref", ASDM_DTYPE_FP32, 0, &ref_count);

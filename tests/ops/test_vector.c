@@ -1,5 +1,5 @@
-/* Every set of vectorised loops that this processor can run (base, avx2, avx512; float32 and bfloat16), not only the one that would be chosen,
- * against the same in double. */
+/* Every set of vectorised loops that this processor can run (base, avx2, avx512; float32 and bfloat16), not only the
+ * one that would be chosen, against the same in double. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* Runs single stages of a model on given tensors, for the tests against diffusers:
  *     stages MODEL DEVICE DTYPE IN.safetensors OUT.safetensors [TOKENIZER]
- * input_ids -> prompt_embeds; unet_in, timestep, prompt_embeds (and negative_prompt_embeds for row 0 of two) -> unet_out;
- * latents -> image [1, 3, H, W]; pixels [1, 3, H, W] -> moments. */
+ * input_ids -> prompt_embeds; unet_in, timestep, prompt_embeds (and negative_prompt_embeds for row 0 of two) ->
+ * unet_out; latents -> image [1, 3, H, W]; pixels [1, 3, H, W] -> moments. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* tokenize DIRECTORY COUNT: encodes the texts on standard input with a checkpoint's tokenizer, for comparison with
- * another program. Each text is four bytes of length (little endian) and so many bytes. Per text one line: the number of
- * tokens without bos and eos, then COUNT ids (with COUNT 0 as many as the text needs); or "error" and the message. */
+ * another program. Each text is four bytes of length (little endian) and so many bytes. Per text one line: the number
+ * of tokens without bos and eos, then COUNT ids (with COUNT 0 as many as the text needs); or "error" and the message.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Nothing is allocated in a step after the first: every allocator of the process is counted, libraries' calls included. */
+/* Nothing is allocated in a step after the first: every allocator of the process is counted, libraries' calls included.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -76,7 +76,8 @@ static void run_all(struct asdm_batch *batch, int count, uint8_t pixels[][PIXELS
     }
 }
 
-/* The same request alone and among others, joining late: the rounding of larger products may differ, the picture not. */
+/* The same request alone and among others, joining late: the rounding of larger products may differ, the picture not.
+ */
 static void test_together_as_alone(void **state) {
     (void)state;
     static uint8_t together[KINDS][PIXELS], alone[1][PIXELS];

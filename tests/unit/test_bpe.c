@@ -183,7 +183,8 @@ static void test_known_words(void **state) {
 }
 
 /* A merge that is written before the one that makes its part is used as soon as the part is there: join by join, as the
- * tokenizers crate does, not rank by rank over the whole word as OpenAI's script does (that gives "ab", "ab", "x</w>"). */
+ * tokenizers crate does, not rank by rank over the whole word as OpenAI's script does (that gives "ab", "ab", "x</w>").
+ */
 static void test_lower_rank_appears_late(void **state) {
     (void)state;
     static const char *const merges[] = {"ab a", "a b", "a b</w>"};

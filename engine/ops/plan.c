@@ -121,15 +121,18 @@ static enum asdm_status find_lifetimes(struct asdm_plan *plan, struct asdm_error
     return ASDM_OK;
 }
 
-/* Refuses what cannot fit before weights are laid out or kernels built: no step needs less than its own operands. */
+/* Refuses what cannot fit before weights are laid out or kernels built: no step needs less than the values that live at
+ * it. */
 static enum asdm_status check_least_memory(const struct asdm_plan *plan, struct asdm_error *err) {
     size_t most = 0;
     for (int step = 0; step < plan->step_count; step++) {
-        const struct asdm_op *op = plan->sites[step].op;
-        size_t bytes = plan->places[op->output].bytes;
-        for (int j = 0; j < ASDM_SRC_COUNT; j++)
-            if (op->inputs[j] != ASDM_NONE && !asdm_size_add(bytes, plan->places[op->inputs[j]].bytes, &bytes))
+        size_t bytes = 0;
+        for (int v = 0; v < plan->program->value_count; v++) {
+            const struct placement *place = &plan->places[v];
+            if (place->used && place->first <= step && step <= place->last &&
+                !asdm_size_add(bytes, place->bytes, &bytes))
                 return too_large(plan, err);
+        }
         most = bytes > most ? bytes : most;
     }
     return asdm_memory_check(most, "a picture of this size", err);
@@ -235,9 +238,10 @@ static enum asdm_status allocate(struct asdm_plan *plan, struct asdm_error *err)
     return ASDM_OK;
 }
 
-enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asdm_backend *backend,
-                                  struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
-                                  int width, struct asdm_plan **ret, struct asdm_error *err) {
+/* A plan with its steps listed and its values' lifetimes known, and nothing large allocated. */
+static enum asdm_status start_plan(const struct asdm_program *program, struct asdm_backend *backend,
+                                   struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
+                                   int width, struct asdm_plan **ret, struct asdm_error *err) {
     ASDM_ASSERT(rows > 0 && height > 0 && width > 0);
     size_t ops = (size_t)program->op_count + 1, values = (size_t)program->value_count + 1;
     struct asdm_plan *plan = calloc(1, sizeof *plan);
@@ -250,19 +254,43 @@ enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asd
     plan->kernels = calloc(ops, sizeof *plan->kernels);
     plan->places = calloc(values, sizeof *plan->places);
     plan->values = calloc(values, sizeof *plan->values);
-    if (!plan->sites || !plan->kernels || !plan->places || !plan->values)
-        goto fail;
-    list_steps(plan, weights);
-    if ((status = find_lifetimes(plan, err)) != ASDM_OK || (status = check_least_memory(plan, err)) != ASDM_OK ||
-        (status = plan_kernels(plan, err)) != ASDM_OK)
-        goto fail;
-    alias_in_place(plan);
-    if ((status = place_values(plan, err)) != ASDM_OK || (status = allocate(plan, err)) != ASDM_OK)
-        goto fail;
-    *ret = plan;
-    return ASDM_OK;
-fail:
+    if (plan->sites && plan->kernels && plan->places && plan->values) {
+        list_steps(plan, weights);
+        status = find_lifetimes(plan, err);
+        if (status == ASDM_OK)
+            status = check_least_memory(plan, err);
+    }
+    if (status != ASDM_OK)
+        asdm_plan_destroy(&plan);
+    else
+        *ret = plan;
+    return status;
+}
+
+enum asdm_status asdm_plan_check(const struct asdm_program *program, struct asdm_backend *backend, enum asdm_rate rate,
+                                 int rows, int height, int width, struct asdm_error *err) {
+    struct asdm_plan *plan;
+    ASDM_TRY(start_plan(program, backend, NULL, rate, rows, height, width, &plan, err));
     asdm_plan_destroy(&plan);
+    return ASDM_OK;
+}
+
+enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asdm_backend *backend,
+                                  struct asdm_weight_store *weights, enum asdm_rate rate, int rows, int height,
+                                  int width, struct asdm_plan **ret, struct asdm_error *err) {
+    struct asdm_plan *plan;
+    ASDM_TRY(start_plan(program, backend, weights, rate, rows, height, width, &plan, err));
+    enum asdm_status status = plan_kernels(plan, err);
+    if (status == ASDM_OK) {
+        alias_in_place(plan);
+        status = place_values(plan, err);
+    }
+    if (status == ASDM_OK)
+        status = allocate(plan, err);
+    if (status != ASDM_OK)
+        asdm_plan_destroy(&plan);
+    else
+        *ret = plan;
     return status;
 }
 

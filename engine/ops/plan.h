@@ -14,6 +14,10 @@ enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asd
                                   int width, struct asdm_plan **ret, struct asdm_error *err);
 void asdm_plan_destroy(struct asdm_plan **plan);
 
+/* Whether such a plan could fit at all: ERR_MEMORY without allocating, laying out or building anything. */
+enum asdm_status asdm_plan_check(const struct asdm_program *program, struct asdm_backend *backend, enum asdm_rate rate,
+                                 int rows, int height, int width, struct asdm_error *err);
+
 /* Bytes of one row of a value: float32 or int32 for the caller's inputs and outputs, the back end's type otherwise. */
 size_t asdm_plan_row_bytes(const struct asdm_plan *plan, int value);
 /* Where a bound value's row 0 is; rows are dense. Valid for all runs until bound again. */

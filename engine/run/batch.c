@@ -258,6 +258,16 @@ static enum asdm_status start_latents(struct asdm_batch *batch, struct picture *
     return ASDM_OK;
 }
 
+/* The UNet and the decoder, before either costs anything. */
+static enum asdm_status check_size(const struct asdm_model *model, const struct asdm_order *order,
+                                   struct asdm_error *err) {
+    const struct asdm_denoiser *denoiser = &model->denoisers[ASDM_PRECISION_MAIN];
+    ASDM_TRY(asdm_plan_check(denoiser->unet.program, model->backend, ASDM_RATE_STEP, order->guided ? 2 : 1,
+                             order->height, order->width, err));
+    return asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, order->height,
+                           order->width, err);
+}
+
 /* Plans and memory for the size: refused before anything is computed. */
 static enum asdm_status prepare_size(struct asdm_batch *batch, const struct picture *picture, bool encodes,
                                      struct asdm_error *err) {
@@ -266,6 +276,7 @@ static enum asdm_status prepare_size(struct asdm_batch *batch, const struct pict
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)order->height * (size_t)order->width;
     size_t rows = (size_t)batch->picture_max * ROWS_PER_PICTURE;
     size_t pixels = 3 * (size_t)order->height * (size_t)order->width * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
+    ASDM_TRY(check_size(model, order, err));
     for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
         struct asdm_step_plan *plan;
         if (table_rows(picture, p))

@@ -91,7 +91,8 @@ static enum asdm_status find_weight(void *user, const struct asdm_weight *weight
 static void *copy_array(const void *items, int count, size_t size) {
     void *copy = malloc((size_t)(count + 1) * size);
     assert_non_null(copy);
-    memcpy(copy, items, (size_t)count * size);
+    if (count)
+        memcpy(copy, items, (size_t)count * size);
     return copy;
 }
 

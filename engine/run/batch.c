@@ -41,7 +41,7 @@ struct asdm_batch {
     struct picture *pictures; /* [picture_max] */
     /* One call's rows, gathered. */
     float *rows_in, *rows_out;
-    size_t rows_bytes;
+    size_t rows_in_bytes, rows_out_bytes;
     int32_t *prompt_slots, *timestep_slots;
     /* The picture that was handed out last. */
     uint8_t *rgb;
@@ -101,8 +101,8 @@ void asdm_batch_destroy(struct asdm_batch **batch) {
     for (int i = 0; b->pictures && i < b->picture_max; i++)
         if (b->pictures[i].id)
             drop_picture(b, &b->pictures[i]);
-    asdm_memory_unmap(b->rows_in, b->rows_bytes);
-    asdm_memory_unmap(b->rows_out, b->rows_bytes);
+    asdm_memory_unmap(b->rows_in, b->rows_in_bytes);
+    asdm_memory_unmap(b->rows_out, b->rows_out_bytes);
     asdm_memory_unmap(b->rgb, b->rgb_bytes);
     asdm_memory_unmap(b->pixels, b->pixels_bytes);
     asdm_memory_unmap(b->latents, b->latents_bytes);
@@ -138,14 +138,15 @@ bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, int *ret_d
 
 /* ---- submitting */
 
-/* At least `bytes`; contents are lost when it grows. */
+/* At least `bytes`; contents are lost when it grows. On failure what was is still there, for the pictures that use it.
+ */
 static enum asdm_status ensure(void **memory, size_t *have, size_t bytes, const char *what, struct asdm_error *err) {
+    void *larger;
     if (*have >= bytes)
         return ASDM_OK;
+    ASDM_TRY(asdm_memory_map(bytes, what, &larger, err));
     asdm_memory_unmap(*memory, *have);
-    *memory = NULL;
-    *have = 0;
-    ASDM_TRY(asdm_memory_map(bytes, what, memory, err));
+    *memory = larger;
     *have = bytes;
     return ASDM_OK;
 }
@@ -286,9 +287,8 @@ static enum asdm_status prepare_size(struct asdm_batch *batch, const struct pict
     ASDM_TRY(asdm_autoencoder_prepare_decode(&model->autoencoder, order->height, order->width, err));
     if (encodes)
         ASDM_TRY(asdm_autoencoder_prepare_encode(&model->autoencoder, order->height, order->width, err));
-    size_t rows_out_bytes = batch->rows_bytes;
-    ASDM_TRY(ensure((void **)&batch->rows_in, &batch->rows_bytes, rows * latents * sizeof(float), "a batch", err));
-    ASDM_TRY(ensure((void **)&batch->rows_out, &rows_out_bytes, rows * latents * sizeof(float), "a batch", err));
+    ASDM_TRY(ensure((void **)&batch->rows_in, &batch->rows_in_bytes, rows * latents * sizeof(float), "a batch", err));
+    ASDM_TRY(ensure((void **)&batch->rows_out, &batch->rows_out_bytes, rows * latents * sizeof(float), "a batch", err));
     ASDM_TRY(ensure((void **)&batch->rgb, &batch->rgb_bytes, pixels, "a picture of this size", err));
     ASDM_TRY(
         ensure((void **)&batch->pixels, &batch->pixels_bytes, pixels * sizeof(float), "a picture of this size", err));

@@ -88,7 +88,7 @@ static void multiply_panel(struct product p, size_t rows, size_t columns, bool a
 /* ---- packing */
 
 size_t CPU_NAME(cpu_packed_keys_floats)(size_t keys, size_t dim) {
-    return round_up(keys, PANEL) * dim;
+    return round_up(keys, LANES) * dim;
 }
 
 size_t CPU_NAME(cpu_packed_values_floats)(size_t keys, size_t dim) {
@@ -98,12 +98,12 @@ size_t CPU_NAME(cpu_packed_values_floats)(size_t keys, size_t dim) {
 void CPU_NAME(cpu_pack_keys)(const void *k, size_t pitch, size_t keys, size_t dim, float *dst) {
     const element *src = k;
     for (size_t first = 0; first < keys; first += PANEL, dst += PANEL * dim) {
-        size_t count = least(PANEL, keys - first);
-        if (count < PANEL)
-            memset(dst, 0, PANEL * dim * sizeof *dst);
+        size_t count = least(PANEL, keys - first), width = round_up(count, LANES);
+        if (count < width)
+            memset(dst, 0, width * dim * sizeof *dst);
         for (size_t j = 0; j < count; j++)
             for (size_t d = 0; d < dim; d++)
-                dst[d * PANEL + j] = load(src[(first + j) * pitch + d]);
+                dst[d * width + j] = load(src[(first + j) * pitch + d]);
     }
 }
 
@@ -140,7 +140,7 @@ size_t CPU_NAME(cpu_attend_scratch_floats)(size_t dim) {
 static void score(const struct cpu_attend *b, const struct state *s, size_t first, size_t count) {
     for (size_t panel = 0; panel < count; panel += PANEL) {
         struct product p = {s->q, b->dim, b->keys + (first + panel) * b->dim, s->scores + panel, CPU_KEY_BLOCK, b->dim};
-        multiply_panel(p, b->queries, PANEL, false);
+        multiply_panel(p, b->queries, least(PANEL, round_up(count - panel, LANES)), false);
     }
 }
 

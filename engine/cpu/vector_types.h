@@ -50,11 +50,11 @@ void CPU_NAME(cpu_attend)(const struct cpu_attend *block);
 
 extern const struct cpu_vector CPU_NAME(cpu_vector);
 
-/* exp in float32, within 2 units in the last place on -87 .. 88, clamped outside: Cody-Waite reduction by ln 2 in two
+/* exp in float32, within 2 units in the last place on -87 .. 87, clamped outside: Cody-Waite reduction by ln 2 in two
  * parts, then a polynomial of degree 6. Without branches, so that loops over it vectorise. */
 static inline float fast_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    x = x > 87.0f ? 87.0f : x;
     float n = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded number */
     int32_t exponent = (int32_t)asdm_f32_bits(n) - 0x4b400000;
     n -= 12582912.0f;
@@ -86,15 +86,27 @@ static inline float fast_exp2(float x) {
     return asdm_bits_f32(asdm_f32_bits(p) + (uint32_t)exponent);
 }
 
+/* 1 / x for 1 <= x < 2^126: a first guess from the bits, within 5 %, then Newton's steps, each squaring the error. A
+ * division unit takes as long as all the rest of an activation. */
+static inline float reciprocal(float x) {
+    float y = asdm_bits_f32(0x7ef127eau - asdm_f32_bits(x));
+    y = y * (2.0f - x * y);
+    y = y * (2.0f - x * y);
+#if !CPU_BF16 /* 7e-6 is enough for bfloat16 */
+    y = y * (2.0f - x * y);
+#endif
+    return y;
+}
+
 static inline float sigmoid(float x) {
-    return 1.0f / (1.0f + fast_exp(-x));
+    return reciprocal(1.0f + fast_exp(-x));
 }
 
 /* x/2 (1 + erf(x / sqrt 2)). The tail is half the complementary error function by its Chebyshev fit (Press et al.,
  * Numerical Recipes, "erfcc"), whose relative error stays below 1.2e-7 however small the tail. */
 static inline float gelu(float x) {
     float z = fabsf(x) * 0.70710678118654752f;
-    float t = 1.0f / (1.0f + 0.5f * z);
+    float t = reciprocal(1.0f + 0.5f * z);
     float p = 0.17087277f;
     p = p * t - 0.82215223f;
     p = p * t + 1.48851587f;

@@ -31,6 +31,14 @@ PICTURE_SHARE_MAX = 0.60
 LOAD_S_MAX = 3.0
 MEMORY_OVER_WEIGHTS_MAX_GB = 0.7
 
+# Run by a small process of its own, because a child's peak starts at that of the process that made it.
+WATCH = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
 UNET = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=[320, 640, 1280, 1280])
 VAE = dict(sample_size=512, block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=4,
            scaling_factor=0.18215)
@@ -208,13 +216,13 @@ class Bench:
                        Path(folder) / "o.png", "--steps", steps, "--sampler", "euler", "--width", 256, "--height", 256,
                        "--device", "cpu", "--dtype", dtype, "--threads", self.options.threads]
             start = time.perf_counter()
-            process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+            process = subprocess.Popen([sys.executable, "-c", WATCH, *map(str, command)], stderr=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
             lines = [(time.perf_counter() - start, line) for line in process.stderr]
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+            peak_kb = int(process.stdout.read())
+        if process.wait():
             sys.exit("asdm generate failed:\n" + "".join(line for _, line in lines))
-        return lines, usage.ru_maxrss
+        return lines, peak_kb
 
     def load(self):
         """Process start to the start of the first step, page cache warm: end of step 1 less the time of one step."""

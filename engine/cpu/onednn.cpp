@@ -252,8 +252,6 @@ void create_conv(cpu_product *p, const cpu_product_shape &s) {
         bias = memory::desc({s.out_channels}, memory::data_type::f32, tag::a);
     memory::dims dst_dims = {s.rows, s.out_channels, s.out_height, s.out_width};
     memory::desc dst(dst_dims, type, tag::nhwc);
-    if (s.dst_pixel)
-        dst = memory::desc(dst_dims, type, memory::dims{s.dst_line * s.out_height, 1, s.dst_line, s.dst_pixel});
     p->plain = memory::desc({s.out_channels, s.in_channels, s.kernel, s.kernel}, type, tag::oihw);
     memory::desc free_src({s.rows, s.in_channels, s.in_height, s.in_width}, type, tag::any),
         free_dst(dst_dims, type, tag::any);

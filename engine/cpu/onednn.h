@@ -22,7 +22,6 @@ struct cpu_product_shape {
     int64_t rows, in_channels, out_channels;
     int64_t in_height, in_width, out_height, out_width; /* conv, and the rest */
     int64_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;
-    int64_t dst_pixel, dst_line; /* conv: distances between output pixels and lines in elements; 0: dense */
     bool bias, accumulate;
     enum asdm_activation activation;
 };

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 static enum asdm_status fail_errno(struct asdm_error *err, const char *path, const char *what) {
     enum asdm_status status = errno == ENOENT || errno == ENOTDIR ? ASDM_ERR_NOT_FOUND

@@ -1,4 +1,4 @@
-#include "base/json.h"
+#include <asdm/json.h>
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 #include "base/arena.h"
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
 #include "base/json_scan.h"
 #include "base/key_table.h"
@@ -19,6 +19,7 @@ struct check {
     struct asdm_key_table keys; /* space: the object's number */
     struct asdm_arena decoded;  /* keys that have escapes */
     uint32_t objects;
+    int depth_max, node_max, nodes; /* node_max 0: no limit */
     struct asdm_error *err;
 };
 
@@ -50,9 +51,9 @@ static enum asdm_status check_key(struct check *check, uint32_t object) {
 
 /* An array or an object, from its bracket to the closing one. */
 static enum asdm_status check_nested(struct check *check, char close, int depth) {
-    if (depth == ASDM_LIMIT_CONFIG_DEPTH)
+    if (depth == check->depth_max)
         return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "nested deeper than %d levels",
-                                   ASDM_LIMIT_CONFIG_DEPTH);
+                                   check->depth_max);
     check->scan.at++;
     uint32_t object = check->objects++;
     bool first = true, more;
@@ -78,6 +79,8 @@ static enum asdm_status check_word(struct check *check, const char *word) {
 static enum asdm_status check_value(struct check *check, int depth) {
     struct asdm_json_text text;
     int next = asdm_json_scan_peek(&check->scan);
+    if (check->node_max && ++check->nodes > check->node_max)
+        return asdm_json_scan_fail(&check->scan, check->scan.at, check->err, "more than %d values", check->node_max);
     switch (next) {
     case '{':
         return check_nested(check, '}', depth);
@@ -98,8 +101,13 @@ static enum asdm_status check_value(struct check *check, int depth) {
     }
 }
 
-static enum asdm_status check_text(const char *text, size_t length, const char *name, struct asdm_error *err) {
-    struct check check = {.err = err};
+static enum asdm_status check_text(const char *text, size_t length, const char *name,
+                                   const struct asdm_json_limits *limits, struct asdm_error *err) {
+    struct check check = {.err = err, .depth_max = ASDM_LIMIT_CONFIG_DEPTH};
+    if (limits) {
+        check.node_max = limits->node_max;
+        check.depth_max = limits->depth_max ? limits->depth_max : check.depth_max;
+    }
     asdm_json_scan_init(&check.scan, text, length, name);
     asdm_arena_init(&check.decoded, SIZE_MAX / 2);
     enum asdm_status status;
@@ -122,14 +130,20 @@ static const cJSON *to_cjson(const struct asdm_json *node) {
     return (const cJSON *)node;
 }
 
-enum asdm_status asdm_json_parse(const char *text, size_t length, const char *name, struct asdm_json **ret_root,
-                                 struct asdm_error *err) {
-    ASDM_TRY(check_text(text, length, name, err));
+enum asdm_status asdm_json_parse_limited(const char *text, size_t length, const char *name,
+                                         const struct asdm_json_limits *limits, struct asdm_json **ret_root,
+                                         struct asdm_error *err) {
+    ASDM_TRY(check_text(text, length, name, limits, err));
     cJSON *root = cJSON_ParseWithLength(text, length);
     if (!root) /* the text is good, so this is the one reason left */
         return asdm_fail(err, ASDM_ERR_MEMORY, "%s: out of memory for %zu bytes of JSON", name, length);
     *ret_root = from_cjson(root);
     return ASDM_OK;
+}
+
+enum asdm_status asdm_json_parse(const char *text, size_t length, const char *name, struct asdm_json **ret_root,
+                                 struct asdm_error *err) {
+    return asdm_json_parse_limited(text, length, name, NULL, ret_root, err);
 }
 
 enum asdm_status asdm_json_read(const char *path, size_t limit, struct asdm_json **ret_root, struct asdm_error *err) {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 void asdm_json_scan_init(struct asdm_json_scan *scan, const char *text, size_t length, const char *name) {
     *scan = (struct asdm_json_scan){text, text, text + length, name};

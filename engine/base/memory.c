@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { HUGE_FROM = 16 << 20 /* bytes */ };
 

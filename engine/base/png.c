@@ -1,4 +1,4 @@
-#include "base/png.h"
+#include <asdm/png.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 #include <png.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
 #include "base/json_scan.h"
 #include "base/size.h"
@@ -28,8 +28,9 @@ struct session {
     size_t size;
     unsigned char *out; /* writing: what is there */
     size_t out_used, out_size;
-    char *latin1; /* a text being converted */
-    uint8_t *rgb;
+    char *latin1;      /* a text being converted */
+    unsigned channels; /* 3, or 4 with alpha */
+    uint8_t *pixels;
 };
 
 static void on_error(png_structp png, png_const_charp message) {
@@ -125,12 +126,12 @@ static enum asdm_status check_chunks(const unsigned char *data, size_t size, con
 }
 
 /* Chunks that do not change what convert("RGB") gives. Skipping them unread closes the door to their decompressors. */
-static void ignore_ancillary(png_structp png) {
+static void ignore_ancillary(png_structp png, bool with_alpha) {
     static const png_byte chunks[] =
         "bKGD\0cHRM\0eXIf\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0sCAL\0sPLT\0sRGB\0"
-        "tEXt\0tIME\0tRNS\0zTXt";
+        "tEXt\0tIME\0zTXt\0tRNS"; /* tRNS is last: alpha needs it */
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, 0);
-    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, chunks, (int)(sizeof chunks / 5));
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, chunks, (int)(sizeof chunks / 5) - with_alpha);
 }
 
 static void set_limits(png_structp png) {
@@ -139,8 +140,8 @@ static void set_limits(png_structp png) {
     png_set_chunk_cache_max(png, CHUNK_COUNT_MAX);
 }
 
-/* Any PNG as rows of RGB bytes. */
-static void set_transforms(png_structp png, png_infop info) {
+/* Any PNG as rows of RGB bytes, or RGBA. */
+static void set_transforms(png_structp png, png_infop info, bool with_alpha) {
     int type = png_get_color_type(png, info);
     if (type == PNG_COLOR_TYPE_PALETTE)
         png_set_palette_to_rgb(png);
@@ -150,31 +151,36 @@ static void set_transforms(png_structp png, png_infop info) {
         png_set_scale_16(png);
     if (type == PNG_COLOR_TYPE_GRAY || type == PNG_COLOR_TYPE_GRAY_ALPHA)
         png_set_gray_to_rgb(png);
-    png_set_strip_alpha(png);
+    if (with_alpha) {
+        png_set_tRNS_to_alpha(png);
+        png_set_add_alpha(png, 0xff, PNG_FILLER_AFTER);
+    } else {
+        png_set_strip_alpha(png);
+    }
 }
 
 /* Runs under setjmp: owns nothing in its own frame. */
 static void decode_body(struct session *session) {
     png_structp png = session->png;
-    ignore_ancillary(png);
+    ignore_ancillary(png, session->channels == 4);
     set_limits(png);
     png_set_read_fn(png, session, on_read);
     png_read_info(png, session->info);
-    set_transforms(png, session->info);
+    set_transforms(png, session->info, session->channels == 4);
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, session->info);
     size_t width = png_get_image_width(png, session->info), height = png_get_image_height(png, session->info);
-    if (png_get_rowbytes(png, session->info) != 3 * width)
+    if (png_get_rowbytes(png, session->info) != session->channels * width)
         png_error(png, "rows are not RGB");
     /* Sides are at most 2^14 here. Zeroed, so that no defect of a file can show old memory in a picture. */
-    session->rgb = calloc(height * width, 3);
-    if (!session->rgb) {
+    session->pixels = calloc(height * width, session->channels);
+    if (!session->pixels) {
         session->no_memory = true;
         png_error(png, "out of memory");
     }
     for (int pass = 0; pass < passes; pass++)
         for (size_t y = 0; y < height; y++)
-            png_read_row(png, session->rgb + y * width * 3, NULL);
+            png_read_row(png, session->pixels + y * width * session->channels, NULL);
     png_read_end(png, NULL);
 }
 
@@ -192,24 +198,37 @@ static bool run_decode(struct session *session) {
     return true;
 }
 
-enum asdm_status asdm_png_decode(const void *data, size_t size, const char *name, size_t pixels_max,
-                                 struct asdm_image *ret, struct asdm_error *err) {
+static enum asdm_status decode(const void *data, size_t size, const char *name, size_t pixels_max, unsigned channels,
+                               uint8_t **ret_pixels, uint32_t *ret_width, uint32_t *ret_height,
+                               struct asdm_error *err) {
     ASDM_TRY(check_head(data, size, name, pixels_max, err));
     ASDM_TRY(check_chunks(data, size, name, err));
-    struct session session = {.data = data, .size = size};
+    struct session session = {.data = data, .size = size, .channels = channels};
     enum asdm_status status = ASDM_OK;
     if (run_decode(&session)) {
-        *ret = (struct asdm_image){png_get_image_width(session.png, session.info),
-                                   png_get_image_height(session.png, session.info), session.rgb};
-        session.rgb = NULL;
+        *ret_width = png_get_image_width(session.png, session.info);
+        *ret_height = png_get_image_height(session.png, session.info);
+        *ret_pixels = session.pixels;
+        session.pixels = NULL;
     } else if (session.no_memory) {
         status = asdm_fail(err, ASDM_ERR_MEMORY, "%s: out of memory for the picture", name);
     } else {
         status = asdm_fail(err, ASDM_ERR_FORMAT, "%s: damaged PNG: %s", name, session.message);
     }
     png_destroy_read_struct(&session.png, &session.info, NULL);
-    free(session.rgb);
+    free(session.pixels);
     return status;
+}
+
+enum asdm_status asdm_png_decode(const void *data, size_t size, const char *name, size_t pixels_max,
+                                 struct asdm_image *ret, struct asdm_error *err) {
+    return decode(data, size, name, pixels_max, 3, &ret->rgb, &ret->width, &ret->height, err);
+}
+
+enum asdm_status asdm_png_decode_rgba(const void *data, size_t size, const char *name, size_t pixels_max,
+                                      uint8_t **ret_rgba, uint32_t *ret_width, uint32_t *ret_height,
+                                      struct asdm_error *err) {
+    return decode(data, size, name, pixels_max, 4, ret_rgba, ret_width, ret_height, err);
 }
 
 enum asdm_status asdm_png_read(const char *path, size_t pixels_max, struct asdm_image *ret, struct asdm_error *err) {

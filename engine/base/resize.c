@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { CHANNELS = 3, WEIGHT_BITS = 22 };
 

@@ -3,7 +3,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/size.h"
 #include "cpu/cpu_ops.h"
 

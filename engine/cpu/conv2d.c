@@ -1,8 +1,10 @@
-/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. */
+/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. A row's
+ * bits must not depend on how many rows there are, so what one row alone gets decides: where oneDNN would choose
+ * another implementation for more rows, each row is a call of its own. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/size.h"
 #include "cpu/pack.h"
 
@@ -18,7 +20,8 @@ struct conv2d {
     struct cpu_op op;
     struct cpu_product *products[PHASES];
     const void *weights[PHASES];
-    int count; /* 1, or PHASES when folded */
+    int count;             /* 1, or PHASES when folded */
+    int call_rows[PHASES]; /* rows of one call of each product: all, or 1 */
     const float *bias;
     size_t enlarged_bytes, product_scratch; /* scratch: the upsampled map (not folded) or one phase, then oneDNN's */
 };
@@ -57,26 +60,38 @@ static void spread_phase(const struct conv2d *conv, const struct asdm_run *run, 
 
 /* ---- running */
 
+/* All rows through one product; `src` and `dst` are dense maps. */
+static void run_product(const struct conv2d *conv, int which, const unsigned char *src, unsigned char *dst,
+                        void *scratch) {
+    const struct asdm_site *site = &conv->op.site;
+    size_t element = conv->op.backend->base.element_bytes;
+    bool folded = conv->count == PHASES;
+    struct asdm_extent small = site->in[ASDM_SRC_X];
+    size_t in_bytes = cpu_tokens(site->op->upsample && !folded ? site->out : small) * (size_t)small.channels * element;
+    size_t out_bytes = cpu_tokens(folded ? small : site->out) * (size_t)site->out.channels * element;
+    for (int row = 0; row < site->rows; row += conv->call_rows[which])
+        cpu_product_run(conv->products[which], src + (size_t)row * in_bytes, conv->weights[which], conv->bias,
+                        dst + (size_t)row * out_bytes, scratch);
+}
+
 static void run_direct(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct conv2d *conv = kernel->state;
     unsigned char *scratch = run->scratch;
-    const void *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
+    const unsigned char *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
     cpu_place_residual(&conv->op, run);
     if (conv->op.site.op->upsample) {
         enlarge(conv, run, scratch);
         src = scratch;
     }
-    cpu_product_run(conv->products[0], src, conv->weights[0], conv->bias, cpu_result(&conv->op, run, 0),
-                    scratch + conv->enlarged_bytes);
+    run_product(conv, 0, src, cpu_result(&conv->op, run, 0), scratch + conv->enlarged_bytes);
 }
 
 static void run_folded(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct conv2d *conv = kernel->state;
     unsigned char *scratch = run->scratch;
-    const void *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
+    const unsigned char *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
     for (int phase = 0; phase < PHASES; phase++) {
-        cpu_product_run(conv->products[phase], src, conv->weights[phase], conv->bias, scratch,
-                        scratch + conv->enlarged_bytes);
+        run_product(conv, phase, src, scratch, scratch + conv->enlarged_bytes);
         spread_phase(conv, run, scratch, phase);
     }
 }
@@ -144,9 +159,9 @@ static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_
 }
 
 /* Candidates in order: winograd where it suits and its memory is bearable, then oneDNN's own choice. */
-static enum asdm_status create_product(const struct conv2d *conv, struct cpu_product_shape shape, bool folded,
-                                       struct cpu_product **ret, struct asdm_error *err) {
-    shape.winograd = !folded && suits_winograd(conv->op.backend, &conv->op.site);
+static enum asdm_status create_product(struct cpu_product_shape shape, bool winograd, struct cpu_product **ret,
+                                       struct asdm_error *err) {
+    shape.winograd = winograd;
     if (shape.winograd && cpu_product_create(&shape, ret, NULL) == ASDM_OK) {
         if (cpu_product_scratch_bytes(*ret) <= (size_t)WINOGRAD_SCRATCH_MAX &&
             cpu_product_weight_bytes(*ret) <= (size_t)WINOGRAD_WEIGHTS_MAX)
@@ -157,13 +172,35 @@ static enum asdm_status create_product(const struct conv2d *conv, struct cpu_pro
     return cpu_product_create(&shape, ret, err);
 }
 
+/* A product of all rows if it is the implementation that one row gets, else that of one row. */
+static enum asdm_status choose_product(struct conv2d *conv, struct cpu_product_shape shape, bool folded, int which,
+                                       struct asdm_error *err) {
+    bool winograd = !folded && suits_winograd(conv->op.backend, &conv->op.site);
+    struct cpu_product *all = NULL, *one = NULL;
+    ASDM_TRY(create_product(shape, winograd, &all, err));
+    conv->products[which] = all;
+    conv->call_rows[which] = conv->op.site.rows;
+    if (shape.rows == 1)
+        return ASDM_OK;
+    shape.rows = 1;
+    ASDM_TRY(create_product(shape, winograd, &one, err));
+    if (strcmp(cpu_product_name(all), cpu_product_name(one)) == 0) {
+        cpu_product_destroy(&one);
+        return ASDM_OK;
+    }
+    cpu_product_destroy(&conv->products[which]);
+    conv->products[which] = one;
+    conv->call_rows[which] = 1;
+    return ASDM_OK;
+}
+
 static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct asdm_error *err) {
     const struct asdm_site *site = &conv->op.site;
     struct cpu_product_shape whole = shape_of(conv->op.backend, site);
     conv->count = folded ? PHASES : 1;
     for (int i = 0; i < conv->count; i++) {
         struct cpu_product_shape shape = folded ? phase_shape(whole, site, i) : whole;
-        ASDM_TRY(create_product(conv, shape, folded, &conv->products[i], err));
+        ASDM_TRY(choose_product(conv, shape, folded, i, err));
         struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1};
         ASDM_TRY(cpu_pack_weights(&pack, &conv->weights[i], err));
         size_t scratch = cpu_product_scratch_bytes(conv->products[i]);

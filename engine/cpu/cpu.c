@@ -5,7 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "cpu/cpu_ops.h"
 #include "ops/rewrite.h"
 

@@ -1,8 +1,10 @@
 /* Matrix products: oneDNN. Two sources are two products into one result; GEGLU goes over blocks of tokens so that the
- * doubled result stays in the cache. */
+ * doubled result stays in the cache. A row's bits must not depend on how many rows there are: oneDNN's bfloat16 kernels
+ * choose the order of their sums by the number of tokens, so there each row is a call of its own; float32's do not
+ * (tests/ops/test_invariance.c). */
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/size.h"
 #include "cpu/pack.h"
 
@@ -18,10 +20,17 @@ struct linear {
 
 static void run_plain(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct linear *linear = kernel->state;
+    size_t element = linear->op.backend->base.element_bytes;
+    size_t out_pitch = (size_t)linear->op.site.out.channels * element;
     cpu_place_residual(&linear->op, run);
-    for (int i = 0; i < linear->count; i++)
-        cpu_product_run(linear->products[i], cpu_source(&linear->op, run, i ? ASDM_SRC_X2 : ASDM_SRC_X, 0),
-                        linear->weights[i], i ? NULL : linear->bias, cpu_result(&linear->op, run, 0), run->scratch);
+    for (int i = 0; i < linear->count; i++) {
+        int place = i ? ASDM_SRC_X2 : ASDM_SRC_X;
+        const unsigned char *src = cpu_source(&linear->op, run, place, 0);
+        size_t in_pitch = (size_t)linear->op.site.in[place].channels * element;
+        for (size_t first = 0; first < linear->tokens; first += linear->block)
+            cpu_product_run(linear->products[i], src + first * in_pitch, linear->weights[i], i ? NULL : linear->bias,
+                            cpu_result(&linear->op, run, 0) + first * out_pitch, run->scratch);
+    }
 }
 
 static void run_geglu(const struct asdm_kernel *kernel, const struct asdm_run *run) {
@@ -96,7 +105,8 @@ enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct
     size_t scratch = 0;
     kernel.destroy = destroy;
     linear->tokens = (size_t)site->rows * cpu_tokens(site->out);
-    linear->block = op->geglu ? geglu_block(linear->tokens) : linear->tokens;
+    size_t unit = backend->bf16 ? cpu_tokens(site->out) : linear->tokens;
+    linear->block = op->geglu ? geglu_block(unit) : unit;
     enum asdm_status status = plan_products(linear, &scratch, err);
     if (status != ASDM_OK) {
         destroy(&kernel);

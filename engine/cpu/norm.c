@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/size.h"
 #include "cpu/cpu_ops.h"
 

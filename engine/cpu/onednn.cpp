@@ -9,7 +9,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 extern "C" {
-#include "base/error.h"
+#include <asdm/error.h>
 }
 
 using dnnl::memory;

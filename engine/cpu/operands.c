@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "cpu/cpu_ops.h"
 
 const unsigned char *cpu_source(const struct cpu_op *op, const struct asdm_run *run, int place, int row) {

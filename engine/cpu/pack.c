@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/half.h"
 
 /* Weights are laid out in blocks of this many outputs: each block is converted row by row into a buffer that stays in

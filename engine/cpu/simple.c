@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "cpu/cpu_ops.h"
 
 enum { SLICE = 16 << 10 /* elements per task */ };

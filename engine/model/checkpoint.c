@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
 #include "model/names.h"
 #include "model/original_config.h"

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "model/config_keys.h"
 
 enum { CHANNELS_MAX = 16384, SAMPLE_MAX = 16384, HEADS_MAX = 1024 };

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include <asdm/status.h>
-#include "base/json.h"
+#include <asdm/json.h>
 #include "ops/op.h"
 
 enum { ASDM_STAGES_MAX = 8, ASDM_LAYERS_MAX = 16 };

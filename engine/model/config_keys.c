@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 /* The node as a JSON literal, for comparison and for messages. */
 static void literal_of(const struct asdm_json *node, char text[96]) {

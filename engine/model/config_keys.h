@@ -4,7 +4,7 @@
 #define ASDM_CONFIG_KEYS_H
 
 #include <asdm/status.h>
-#include "base/json.h"
+#include <asdm/json.h>
 #include "ops/op.h"
 
 struct asdm_config_key {

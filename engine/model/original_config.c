@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { CHANNELS_PER_HEAD = 64, SD1_HEADS = 8 };
 

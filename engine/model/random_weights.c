@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { RANDOM_COUNT = 40 << 20 /* more than any one tensor has elements */, RANDOM_SHIFTS = 4096 };
 

@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 const char *asdm_build_name(struct asdm_program *p, const char *format, ...) {
     char text[256];

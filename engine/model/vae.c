@@ -1,4 +1,4 @@
-#include "base/error.h"
+#include <asdm/error.h>
 #include "model/build.h"
 #include "model/resnet.h"
 

@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
 
@@ -30,7 +30,7 @@ struct asdm_plan {
     void **values;               /* [value_count] */
     const int32_t *row_maps[ASDM_RATE_COUNT];
     unsigned char *memory;
-    size_t memory_bytes, scratch_offset;
+    size_t memory_bytes, scratch_offset, least_bytes;
 };
 
 /* ---- sizes */
@@ -123,7 +123,7 @@ static enum asdm_status find_lifetimes(struct asdm_plan *plan, struct asdm_error
 
 /* Refuses what cannot fit before weights are laid out or kernels built: no step needs less than the values that live at
  * it. */
-static enum asdm_status check_least_memory(const struct asdm_plan *plan, struct asdm_error *err) {
+static enum asdm_status check_least_memory(struct asdm_plan *plan, struct asdm_error *err) {
     size_t most = 0;
     for (int step = 0; step < plan->step_count; step++) {
         size_t bytes = 0;
@@ -135,6 +135,7 @@ static enum asdm_status check_least_memory(const struct asdm_plan *plan, struct 
         }
         most = bytes > most ? bytes : most;
     }
+    plan->least_bytes = most;
     return asdm_memory_check(most, "a picture of this size", err);
 }
 
@@ -245,21 +246,22 @@ static enum asdm_status start_plan(const struct asdm_program *program, struct as
     ASDM_ASSERT(rows > 0 && height > 0 && width > 0);
     size_t ops = (size_t)program->op_count + 1, values = (size_t)program->value_count + 1;
     struct asdm_plan *plan = calloc(1, sizeof *plan);
-    enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", program->name);
     if (!plan)
-        return status;
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", program->name);
     *plan = (struct asdm_plan){
         .program = program, .backend = backend, .rate = rate, .rows = rows, .height = height, .width = width};
     plan->sites = calloc(ops, sizeof *plan->sites);
     plan->kernels = calloc(ops, sizeof *plan->kernels);
     plan->places = calloc(values, sizeof *plan->places);
     plan->values = calloc(values, sizeof *plan->values);
-    if (plan->sites && plan->kernels && plan->places && plan->values) {
-        list_steps(plan, weights);
-        status = find_lifetimes(plan, err);
-        if (status == ASDM_OK)
-            status = check_least_memory(plan, err);
+    if (!plan->sites || !plan->kernels || !plan->places || !plan->values) {
+        asdm_plan_destroy(&plan);
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", program->name);
     }
+    list_steps(plan, weights);
+    enum asdm_status status = find_lifetimes(plan, err);
+    if (status == ASDM_OK)
+        status = check_least_memory(plan, err);
     if (status != ASDM_OK)
         asdm_plan_destroy(&plan);
     else
@@ -268,9 +270,11 @@ static enum asdm_status start_plan(const struct asdm_program *program, struct as
 }
 
 enum asdm_status asdm_plan_check(const struct asdm_program *program, struct asdm_backend *backend, enum asdm_rate rate,
-                                 int rows, int height, int width, struct asdm_error *err) {
+                                 int rows, int height, int width, size_t *ret_bytes, struct asdm_error *err) {
     struct asdm_plan *plan;
     ASDM_TRY(start_plan(program, backend, NULL, rate, rows, height, width, &plan, err));
+    if (ret_bytes)
+        *ret_bytes = plan->least_bytes;
     asdm_plan_destroy(&plan);
     return ASDM_OK;
 }
@@ -341,17 +345,22 @@ void asdm_plan_run(const struct asdm_plan *plan) {
         plan->kernels[step].run(&plan->kernels[step], &run);
 }
 
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+bool asdm_plan_run_until(const struct asdm_plan *plan, int *position, double deadline) {
+    struct asdm_run run = begin_run(plan);
+    while (*position < plan->step_count) {
+        struct asdm_kernel *kernel = &plan->kernels[(*position)++];
+        kernel->run(kernel, &run);
+        if (asdm_clock_seconds() >= deadline)
+            break;
+    }
+    return *position >= plan->step_count;
 }
 
 void asdm_plan_profile(const struct asdm_plan *plan, asdm_plan_report *report, void *user) {
     struct asdm_run run = begin_run(plan);
     for (int step = 0; step < plan->step_count; step++) {
-        double start = seconds_now();
+        double start = asdm_clock_seconds();
         plan->kernels[step].run(&plan->kernels[step], &run);
-        report(user, &plan->sites[step], &plan->kernels[step], seconds_now() - start);
+        report(user, &plan->sites[step], &plan->kernels[step], asdm_clock_seconds() - start);
     }
 }

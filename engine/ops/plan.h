@@ -14,9 +14,10 @@ enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asd
                                   int width, struct asdm_plan **ret, struct asdm_error *err);
 void asdm_plan_destroy(struct asdm_plan **plan);
 
-/* Whether such a plan could fit at all: ERR_MEMORY without allocating, laying out or building anything. */
+/* Whether such a plan could fit at all: ERR_MEMORY without allocating, laying out or building anything. *ret_bytes (may
+ * be NULL): the memory that its values need at once at least. */
 enum asdm_status asdm_plan_check(const struct asdm_program *program, struct asdm_backend *backend, enum asdm_rate rate,
-                                 int rows, int height, int width, struct asdm_error *err);
+                                 int rows, int height, int width, size_t *ret_bytes, struct asdm_error *err);
 
 /* Bytes of one row of a value: float32 or int32 for the caller's inputs and outputs, the back end's type otherwise. */
 size_t asdm_plan_row_bytes(const struct asdm_plan *plan, int value);
@@ -28,6 +29,9 @@ void asdm_plan_map_rows(struct asdm_plan *plan, enum asdm_rate rate, const int32
 bool asdm_plan_is_bound_value(const struct asdm_plan *plan, int value);
 
 void asdm_plan_run(const struct asdm_plan *plan);
+/* Runs on from operation *position (0: the first) until all are done, then true, or the monotonic clock shows
+ * `deadline` seconds: at least one operation is run. Another plan may run in between; bindings must stay. */
+bool asdm_plan_run_until(const struct asdm_plan *plan, int *position, double deadline);
 
 /* Bytes of the plan's own memory. */
 size_t asdm_plan_bytes(const struct asdm_plan *plan);

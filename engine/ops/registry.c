@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "cpu/cpu.h"
 #include "ops/backend.h"
 #include "ref/ref.h"

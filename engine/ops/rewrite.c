@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 /* The operation that makes `value`; NULL for inputs. */
 static struct asdm_op *producer_of(struct asdm_program *p, int value) {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "ref/ref_ops.h"
 
 /* ---- weights: float32; products and convolutions turned to [k * k][in][out] */

@@ -1,8 +1,9 @@
 #include "run/autoencoder.h"
 
 #include <math.h>
+#include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "ops/rewrite.h"
 
 enum { LATENT_CHANNELS = 4 };
@@ -22,53 +23,55 @@ enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct as
     return asdm_program_rewrite(vae->encoder.program, backend->class->rewrites, err);
 }
 
+static void destroy_plans(struct asdm_vae_plan *plans) {
+    for (int i = 0; i < ASDM_LIMIT_VAE_PLANS; i++)
+        asdm_plan_destroy(&plans[i].plan);
+}
+
 void asdm_autoencoder_done(struct asdm_autoencoder *vae) {
-    asdm_plan_destroy(&vae->decode);
-    asdm_plan_destroy(&vae->encode);
+    destroy_plans(vae->decodes);
+    destroy_plans(vae->encodes);
     asdm_program_destroy(&vae->decoder.program);
     asdm_program_destroy(&vae->encoder.program);
 }
 
-enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width,
-                                                 struct asdm_error *err) {
-    if (vae->decode && vae->decode_height == height && vae->decode_width == width)
-        return ASDM_OK;
-    asdm_plan_destroy(&vae->decode);
-    vae->decode_height = height;
-    vae->decode_width = width;
-    return asdm_plan_create(vae->decoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width,
-                            &vae->decode, err);
-}
-
-enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width,
-                                                 struct asdm_error *err) {
-    if (vae->encode && vae->encode_height == height && vae->encode_width == width)
-        return ASDM_OK;
-    asdm_plan_destroy(&vae->encode);
-    vae->encode_height = height;
-    vae->encode_width = width;
-    return asdm_plan_create(vae->encoder.program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width,
-                            &vae->encode, err);
-}
-
-enum asdm_status asdm_autoencoder_decode(struct asdm_autoencoder *vae, const float *latents, int height, int width,
-                                         float *scaled, float *pixels, struct asdm_error *err) {
-    size_t count = (size_t)LATENT_CHANNELS * (size_t)height * (size_t)width;
-    ASDM_TRY(asdm_autoencoder_prepare_decode(vae, height, width, err));
-    for (size_t i = 0; i < count; i++)
-        scaled[i] = latents[i] / (float)vae->scaling_factor;
-    asdm_plan_bind(vae->decode, vae->decoder.latents, scaled);
-    asdm_plan_bind(vae->decode, vae->decoder.pixels, pixels);
-    asdm_plan_run(vae->decode);
+/* The plan of a size, known or made now, at plans[0]; the one used longest ago makes room. */
+static enum asdm_status find_plan(struct asdm_autoencoder *vae, struct asdm_vae_plan *plans,
+                                  const struct asdm_program *program, int height, int width, struct asdm_plan **ret,
+                                  struct asdm_error *err) {
+    int at = 0;
+    while (at < ASDM_LIMIT_VAE_PLANS - 1 && plans[at].plan && (plans[at].height != height || plans[at].width != width))
+        at++;
+    struct asdm_vae_plan found = plans[at];
+    if (!found.plan || found.height != height || found.width != width) {
+        asdm_plan_destroy(&plans[at].plan);
+        found = (struct asdm_vae_plan){height, width, NULL};
+        ASDM_TRY(
+            asdm_plan_create(program, vae->backend, vae->weights, ASDM_RATE_STEP, 1, height, width, &found.plan, err));
+    }
+    memmove(plans + 1, plans, (size_t)at * sizeof *plans);
+    plans[0] = found;
+    *ret = found.plan;
     return ASDM_OK;
 }
 
-enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
-                                         float *moments, struct asdm_error *err) {
-    ASDM_TRY(asdm_autoencoder_prepare_encode(vae, height, width, err));
-    asdm_plan_bind(vae->encode, vae->encoder.pixels, (void *)(uintptr_t)pixels);
-    asdm_plan_bind(vae->encode, vae->encoder.moments, moments);
-    asdm_plan_run(vae->encode);
+enum asdm_status asdm_autoencoder_begin_decode(struct asdm_autoencoder *vae, const float *latents, int height,
+                                               int width, float *scaled, float *pixels, struct asdm_plan **ret,
+                                               struct asdm_error *err) {
+    size_t count = (size_t)LATENT_CHANNELS * (size_t)height * (size_t)width;
+    ASDM_TRY(find_plan(vae, vae->decodes, vae->decoder.program, height, width, ret, err));
+    for (size_t i = 0; i < count; i++)
+        scaled[i] = latents[i] / (float)vae->scaling_factor;
+    asdm_plan_bind(*ret, vae->decoder.latents, scaled);
+    asdm_plan_bind(*ret, vae->decoder.pixels, pixels);
+    return ASDM_OK;
+}
+
+enum asdm_status asdm_autoencoder_begin_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
+                                               float *moments, struct asdm_plan **ret, struct asdm_error *err) {
+    ASDM_TRY(find_plan(vae, vae->encodes, vae->encoder.program, height, width, ret, err));
+    asdm_plan_bind(*ret, vae->encoder.pixels, (void *)(uintptr_t)pixels);
+    asdm_plan_bind(*ret, vae->encoder.moments, moments);
     return ASDM_OK;
 }
 

@@ -2,6 +2,7 @@
 #ifndef ASDM_AUTOENCODER_H
 #define ASDM_AUTOENCODER_H
 
+#include "asdm_limits.h"
 #include "base/rng.h"
 #include "model/build.h"
 #include "ops/plan.h"
@@ -12,8 +13,10 @@ struct asdm_autoencoder {
     struct asdm_backend *backend;
     struct asdm_weight_store *weights;
     double scaling_factor;
-    struct asdm_plan *decode, *encode; /* for the size in use; another size replaces them */
-    int decode_height, decode_width, encode_height, encode_width;
+    struct asdm_vae_plan {
+        int height, width; /* of the latents */
+        struct asdm_plan *plan;
+    } decodes[ASDM_LIMIT_VAE_PLANS], encodes[ASDM_LIMIT_VAE_PLANS]; /* the last used first */
 };
 
 /* Rewrites the programs for the back end; takes both over. */
@@ -23,19 +26,17 @@ enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct as
                                          struct asdm_error *err);
 void asdm_autoencoder_done(struct asdm_autoencoder *vae);
 
-/* Makes the plans of a size (in latents), so that the calls below allocate nothing. */
-enum asdm_status asdm_autoencoder_prepare_decode(struct asdm_autoencoder *vae, int height, int width,
-                                                 struct asdm_error *err);
-enum asdm_status asdm_autoencoder_prepare_encode(struct asdm_autoencoder *vae, int height, int width,
-                                                 struct asdm_error *err);
-
-/* latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for
- * the latents. */
-enum asdm_status asdm_autoencoder_decode(struct asdm_autoencoder *vae, const float *latents, int height, int width,
-                                         float *scaled, float *pixels, struct asdm_error *err);
+/* Begin with a plan bound to its operands and run by the caller, at once or in parts (asdm_plan_run_until); it is valid
+ * until the next begin of the same kind.
+ *
+ * latents [4][height][width] in the UNet's scale -> pixels [8 height][8 width][3], about -1 .. 1. `scaled` is room for
+ * the latents, which are copied there. */
+enum asdm_status asdm_autoencoder_begin_decode(struct asdm_autoencoder *vae, const float *latents, int height,
+                                               int width, float *scaled, float *pixels, struct asdm_plan **ret,
+                                               struct asdm_error *err);
 /* pixels [8 height][8 width][3], -1 .. 1 -> moments [8][height][width]: means, then log variances, unscaled. */
-enum asdm_status asdm_autoencoder_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
-                                         float *moments, struct asdm_error *err);
+enum asdm_status asdm_autoencoder_begin_encode(struct asdm_autoencoder *vae, const float *pixels, int height, int width,
+                                               float *moments, struct asdm_plan **ret, struct asdm_error *err);
 
 /* latents = (mean + exp(clamp(log variance, -30, 20) / 2) noise) * scaling_factor, noise being the generator's next
  * draw; `count` numbers; `noise` is room for as many. */

@@ -1,383 +1,162 @@
-/* Pictures in flight. A picture is a slot: latents, history, prompts, timesteps, a sampler table and a place in it. A
- * step takes every picture that has a row of its table left, puts the rows of pictures of one size (and precision)
- * together into calls of the UNet, then guides and updates each picture by its own row of coefficients. */
+/* Pictures in flight. A step takes every picture that has a row of its table left, puts the rows of pictures of one
+ * size, precision and prompt length together into calls of the UNet, then guides and updates each picture by its own
+ * row of coefficients. No kernel lets one row's bits depend on the others, so neither do a picture's. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
+#include "base/clock.h"
 #include "base/memory.h"
-#include "base/resize.h"
-#include "base/rng.h"
-#include "run/request.h"
+#include "run/side.h"
 
-enum { ROWS_PER_PICTURE = 2, GUIDED = 0, PLAIN = 1 /* prompts of a picture */ };
-
-struct picture {
-    uint64_t id; /* 0: the slot is free */
-    struct asdm_order order;
-    struct asdm_sampler_table *table;
-    struct asdm_rng rng;
-    double guidance_scale;
-    int next;      /* row of the table */
-    int fine_rows; /* the table's first rows run in fine precision */
-    /* By precision, ASDM_NONE where there is none: the prompt's slot and the negative prompt's, and that of the first
-     * of its timesteps. */
-    int prompt_slots[ASDM_PRECISION_COUNT][2];
-    int timestep_first[ASDM_PRECISION_COUNT];
-    size_t count;  /* numbers of the latents */
-    float *memory; /* all that follow */
-    size_t memory_bytes;
-    float *latents, *noise, *input, *prediction; /* [count] each; input: scaled for the UNet, prediction: guided */
-    float *history[ASDM_SAMPLER_HISTORY_MAX];
-    size_t prompt_tokens;
-    bool due; /* within a step: not evaluated yet */
-};
+/* Work beside the steps in one turn, when no step tells how long that may be. */
+static const double SLICE_SECONDS = 0.05;
 
 struct asdm_batch {
     struct asdm_model *model;
-    int picture_max;
+    int picture_max, rows_max;
     uint64_t last_id;
-    struct picture *pictures; /* [picture_max] */
+    struct asdm_flight *flights; /* [picture_max] */
+    struct asdm_prompts prompts;
+    struct asdm_side side;
+    double step_seconds; /* of the last evaluation; 0: none yet */
     /* One call's rows, gathered. */
     float *rows_in, *rows_out;
     size_t rows_in_bytes, rows_out_bytes;
     int32_t *prompt_slots, *timestep_slots;
-    /* The picture that was handed out last. */
-    uint8_t *rgb;
-    float *pixels, *latents;
-    size_t rgb_bytes, pixels_bytes, latents_bytes;
+    struct asdm_flight **members; /* [picture_max], of one call */
+    struct asdm_flight *handed;   /* given out by the last poll: leaves with the next call */
 };
 
 /* ---- life */
 
-enum asdm_status asdm_batch_create(struct asdm_model *model, int pictures_max, struct asdm_batch **ret,
-                                   struct asdm_error *err) {
-    ASDM_ASSERT(pictures_max > 0);
+enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_batch_options *options,
+                                   struct asdm_batch **ret, struct asdm_error *err) {
+    ASDM_ASSERT(options->pictures_max > 0);
     struct asdm_batch *batch = calloc(1, sizeof *batch);
-    size_t rows = (size_t)pictures_max * ROWS_PER_PICTURE;
+    size_t rows = 2 * (size_t)options->pictures_max;
     if (batch) {
         batch->model = model;
-        batch->picture_max = pictures_max;
-        batch->pictures = calloc((size_t)pictures_max, sizeof *batch->pictures);
+        batch->picture_max = options->pictures_max;
+        batch->rows_max = options->rows_max ? options->rows_max : (int)rows;
+        batch->flights = calloc((size_t)options->pictures_max, sizeof *batch->flights);
+        batch->members = calloc((size_t)options->pictures_max, sizeof(struct asdm_flight *));
         batch->prompt_slots = calloc(rows, sizeof *batch->prompt_slots);
         batch->timestep_slots = calloc(rows, sizeof *batch->timestep_slots);
     }
-    if (!batch || !batch->pictures || !batch->prompt_slots || !batch->timestep_slots) {
+    if (!batch || !batch->flights || !batch->members || !batch->prompt_slots || !batch->timestep_slots) {
         asdm_batch_destroy(&batch);
-        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a batch of %d pictures", pictures_max);
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a batch of %d pictures", options->pictures_max);
     }
+    asdm_prompts_init(&batch->prompts, model);
+    batch->side = (struct asdm_side){
+        .model = model, .prompts = &batch->prompts, .flights = batch->flights, .flight_count = batch->picture_max};
     *ret = batch;
     return ASDM_OK;
 }
 
-/* Rows of a picture's table that run in a precision, and the first of them. */
-static int table_rows(const struct picture *picture, enum asdm_precision precision) {
-    return precision == ASDM_PRECISION_FINE ? picture->fine_rows : picture->table->row_count - picture->fine_rows;
-}
-
-static int table_first(const struct picture *picture, enum asdm_precision precision) {
-    return precision == ASDM_PRECISION_FINE ? 0 : picture->fine_rows;
-}
-
-static void drop_picture(struct asdm_batch *batch, struct picture *picture) {
-    for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
-        struct asdm_denoiser *denoiser = &batch->model->denoisers[p];
-        for (int i = 0; i < 2; i++)
-            if (picture->prompt_slots[p][i] != ASDM_NONE)
-                asdm_denoiser_drop_prompt(denoiser, picture->prompt_slots[p][i]);
-        if (picture->timestep_first[p] != ASDM_NONE)
-            asdm_denoiser_drop_timesteps(denoiser, picture->timestep_first[p], table_rows(picture, p));
-    }
-    asdm_memory_unmap(picture->memory, picture->memory_bytes);
-    free(picture->table);
-    *picture = (struct picture){0};
+static void drop(struct asdm_batch *batch, struct asdm_flight *flight) {
+    asdm_side_forget(&batch->side, flight);
+    asdm_flight_drop(flight, batch->model, &batch->prompts);
+    if (batch->handed == flight)
+        batch->handed = NULL;
 }
 
 void asdm_batch_destroy(struct asdm_batch **batch) {
     struct asdm_batch *b = *batch;
     if (!b)
         return;
-    for (int i = 0; b->pictures && i < b->picture_max; i++)
-        if (b->pictures[i].id)
-            drop_picture(b, &b->pictures[i]);
+    for (int i = 0; b->flights && i < b->picture_max; i++)
+        if (b->flights[i].phase != ASDM_PHASE_FREE)
+            drop(b, &b->flights[i]);
+    asdm_prompts_done(&b->prompts);
+    asdm_side_done(&b->side);
     asdm_memory_unmap(b->rows_in, b->rows_in_bytes);
     asdm_memory_unmap(b->rows_out, b->rows_out_bytes);
-    asdm_memory_unmap(b->rgb, b->rgb_bytes);
-    asdm_memory_unmap(b->pixels, b->pixels_bytes);
-    asdm_memory_unmap(b->latents, b->latents_bytes);
     free(b->prompt_slots);
     free(b->timestep_slots);
-    free(b->pictures);
+    free(b->members);
+    free(b->flights);
     free(b);
     *batch = NULL;
 }
 
-static struct picture *find_picture(const struct asdm_batch *batch, uint64_t id) {
+/* What the last poll gave is no longer needed. */
+static void release_handed(struct asdm_batch *batch) {
+    if (batch->handed)
+        drop(batch, batch->handed);
+}
+
+/* `id` 0: a free slot. */
+static struct asdm_flight *find_flight(const struct asdm_batch *batch, uint64_t id) {
     for (int i = 0; i < batch->picture_max; i++)
-        if (batch->pictures[i].id == id)
-            return &batch->pictures[i];
+        if (batch->flights[i].id == id && &batch->flights[i] != batch->handed)
+            return &batch->flights[i];
     return NULL;
 }
 
 void asdm_batch_cancel(struct asdm_batch *batch, uint64_t id) {
-    struct picture *picture = id ? find_picture(batch, id) : NULL;
-    if (picture)
-        drop_picture(batch, picture);
+    release_handed(batch);
+    struct asdm_flight *flight = id ? find_flight(batch, id) : NULL;
+    if (flight)
+        drop(batch, flight);
 }
 
-bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, int *ret_done, int *ret_total) {
-    const struct picture *picture = id ? find_picture(batch, id) : NULL;
-    if (!picture)
+bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, struct asdm_picture_progress *ret) {
+    const struct asdm_flight *flight = id ? find_flight(batch, id) : NULL;
+    if (!flight)
         return false;
-    int last = picture->table->row_count;
-    *ret_total = picture->table->step_count;
-    *ret_done = picture->next < last ? picture->table->rows[picture->next].step : *ret_total;
+    enum asdm_picture_state state = flight->phase < ASDM_PHASE_RUNNING    ? ASDM_PICTURE_WAITING
+                                    : flight->phase == ASDM_PHASE_RUNNING ? ASDM_PICTURE_RUNNING
+                                    : flight->phase == ASDM_PHASE_DECODE  ? ASDM_PICTURE_DECODING
+                                                                          : ASDM_PICTURE_FINISHED;
+    const struct asdm_sampler_table *table = flight->table;
+    int done = flight->next < table->row_count ? table->rows[flight->next].step : table->step_count;
+    *ret = (struct asdm_picture_progress){state, done, table->step_count};
     return true;
 }
 
-/* ---- submitting */
-
-/* At least `bytes`; contents are lost when it grows. On failure what was is still there, for the pictures that use it.
- */
-static enum asdm_status ensure(void **memory, size_t *have, size_t bytes, const char *what, struct asdm_error *err) {
-    void *larger;
-    if (*have >= bytes)
-        return ASDM_OK;
-    ASDM_TRY(asdm_memory_map(bytes, what, &larger, err));
-    asdm_memory_unmap(*memory, *have);
-    *memory = larger;
-    *have = bytes;
-    return ASDM_OK;
-}
-
-/* Token ids, embeddings, then everything of the UNet that depends on the prompt alone: prompt `which` of the picture.
- */
-static enum asdm_status add_prompt(struct asdm_batch *batch, struct picture *picture, int which, const char *name,
-                                   const char *text, size_t *ret_tokens, struct asdm_error *err) {
-    struct asdm_model *model = batch->model;
-    int32_t ids[ASDM_PROMPT_TOKENS];
-    text = text ? text : "";
-    size_t length = strlen(text);
-    if (length > ASDM_LIMIT_PROMPT_BYTES)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be at most %d bytes, is %zu", name, ASDM_LIMIT_PROMPT_BYTES,
-                         length);
-    enum asdm_status status =
-        asdm_tokenizer_encode(model->tokenizer, text, length, ids, ASDM_PROMPT_TOKENS, ret_tokens, err);
-    if (status != ASDM_OK)
-        return asdm_fail_context(err, status, "%s", name);
-    float *embeds = malloc((size_t)ASDM_PROMPT_TOKENS * (size_t)model->text.width * sizeof *embeds);
-    if (!embeds)
-        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the %s", name);
-    status = asdm_text_encode(&model->text, ids, embeds, err);
-    for (int p = 0; p < ASDM_PRECISION_COUNT && status == ASDM_OK; p++)
-        if (table_rows(picture, p))
-            status = asdm_denoiser_add_prompt(&model->denoisers[p], embeds, &picture->prompt_slots[p][which], err);
-    free(embeds);
-    return status;
-}
-
-static enum asdm_status add_prompts(struct asdm_batch *batch, struct picture *picture,
-                                    const struct asdm_request *request, struct asdm_error *err) {
-    ASDM_TRY(add_prompt(batch, picture, GUIDED, "prompt", request->prompt, &picture->prompt_tokens, err));
-    if (!picture->order.guided)
-        return ASDM_OK;
-    return add_prompt(batch, picture, PLAIN, "negative prompt", request->negative_prompt, NULL, err);
-}
-
-static enum asdm_status add_timesteps(struct asdm_batch *batch, struct picture *picture, struct asdm_error *err) {
-    float timesteps[2 * ASDM_LIMIT_STEPS + 8];
-    ASDM_ASSERT((size_t)picture->table->row_count <= sizeof timesteps / sizeof *timesteps);
-    for (int i = 0; i < picture->table->row_count; i++)
-        timesteps[i] = (float)picture->table->rows[i].timestep;
-    for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
-        if (table_rows(picture, p))
-            ASDM_TRY(asdm_denoiser_add_timesteps(&batch->model->denoisers[p], timesteps + table_first(picture, p),
-                                                 table_rows(picture, p), &picture->timestep_first[p], err));
-    return ASDM_OK;
-}
-
-/* How many of the first evaluations are noisy enough for fine precision, where the model has it. */
-static int count_fine_rows(const struct asdm_model *model, const struct asdm_sampler_table *table) {
-    double limit = model->checkpoint->scheduler.train_steps * (ASDM_LIMIT_FINE_TIMESTEP_PERCENT / 100.0);
-    int rows = 0;
-    while (model->fine && rows < table->row_count && table->rows[rows].timestep >= limit)
-        rows++;
-    return rows;
-}
-
-/* The picture's own arrays, in one piece. */
-static enum asdm_status allocate(struct picture *picture, struct asdm_error *err) {
-    size_t arrays = 4 + (size_t)picture->table->history_count;
-    picture->memory_bytes = arrays * picture->count * sizeof(float);
-    void *memory;
-    ASDM_TRY(asdm_memory_map(picture->memory_bytes, "a picture of this size", &memory, err));
-    float *at = picture->memory = memory;
-    picture->latents = at;
-    picture->noise = at += picture->count;
-    picture->input = at += picture->count;
-    picture->prediction = at += picture->count;
-    for (int i = 0; i < picture->table->history_count; i++)
-        picture->history[i] = at += picture->count;
-    return ASDM_OK;
-}
-
-/* The init image's latents, into `latents`. Draws from the picture's generator first, as diffusers does. */
-static enum asdm_status encode_image(struct asdm_batch *batch, struct picture *picture,
-                                     const struct asdm_request *request, struct asdm_error *err) {
-    struct asdm_autoencoder *vae = &batch->model->autoencoder;
-    int height = picture->order.height, width = picture->order.width;
-    size_t numbers = 3 * picture->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    uint8_t *rgb = malloc(numbers);
-    float *pixels = malloc(numbers * sizeof *pixels), *moments = malloc(2 * picture->count * sizeof *moments);
-    enum asdm_status status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the init image");
-    if (rgb && pixels && moments)
-        status = asdm_resize_rgb(request->init_rgb, request->init_width, request->init_height, rgb,
-                                 width * ASDM_PIXELS_PER_LATENT, height * ASDM_PIXELS_PER_LATENT, err);
-    if (status == ASDM_OK) {
-        asdm_pixels_from_bytes(rgb, pixels, numbers);
-        status = asdm_autoencoder_encode(vae, pixels, height, width, moments, err);
-    }
-    if (status == ASDM_OK)
-        asdm_autoencoder_sample(vae, moments, &picture->rng, picture->noise, picture->latents, picture->count);
-    free(rgb);
-    free(pixels);
-    free(moments);
-    return status;
-}
-
-/* start_image * image + start_noise * noise */
-static enum asdm_status start_latents(struct asdm_batch *batch, struct picture *picture,
-                                      const struct asdm_request *request, struct asdm_error *err) {
-    const struct asdm_sampler_table *table = picture->table;
-    if (request->init_rgb)
-        ASDM_TRY(encode_image(batch, picture, request, err));
-    asdm_rng_normal(&picture->rng, picture->noise, picture->count);
-    for (size_t i = 0; i < picture->count; i++)
-        picture->latents[i] =
-            (float)(table->start_image * picture->latents[i] + table->start_noise * picture->noise[i]);
-    return ASDM_OK;
-}
-
-/* The UNet and the decoder, before either costs anything. */
-static enum asdm_status check_size(const struct asdm_model *model, const struct asdm_order *order,
-                                   struct asdm_error *err) {
-    const struct asdm_denoiser *denoiser = &model->denoisers[ASDM_PRECISION_MAIN];
-    ASDM_TRY(asdm_plan_check(denoiser->unet.program, model->backend, ASDM_RATE_STEP, order->guided ? 2 : 1,
-                             order->height, order->width, err));
-    return asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, order->height,
-                           order->width, err);
-}
-
-/* Plans and memory for the size: refused before anything is computed. */
-static enum asdm_status prepare_size(struct asdm_batch *batch, const struct picture *picture, bool encodes,
-                                     struct asdm_error *err) {
-    const struct asdm_order *order = &picture->order;
-    struct asdm_model *model = batch->model;
-    size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)order->height * (size_t)order->width;
-    size_t rows = (size_t)batch->picture_max * ROWS_PER_PICTURE;
-    size_t pixels = 3 * (size_t)order->height * (size_t)order->width * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    ASDM_TRY(check_size(model, order, err));
-    for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
-        struct asdm_step_plan *plan;
-        if (table_rows(picture, p))
-            ASDM_TRY(asdm_denoiser_plan(&model->denoisers[p], order->guided ? 2 : 1, order->height, order->width, &plan,
-                                        err));
-    }
-    ASDM_TRY(asdm_autoencoder_prepare_decode(&model->autoencoder, order->height, order->width, err));
-    if (encodes)
-        ASDM_TRY(asdm_autoencoder_prepare_encode(&model->autoencoder, order->height, order->width, err));
-    ASDM_TRY(ensure((void **)&batch->rows_in, &batch->rows_in_bytes, rows * latents * sizeof(float), "a batch", err));
-    ASDM_TRY(ensure((void **)&batch->rows_out, &batch->rows_out_bytes, rows * latents * sizeof(float), "a batch", err));
-    ASDM_TRY(ensure((void **)&batch->rgb, &batch->rgb_bytes, pixels, "a picture of this size", err));
-    ASDM_TRY(
-        ensure((void **)&batch->pixels, &batch->pixels_bytes, pixels * sizeof(float), "a picture of this size", err));
-    return ensure((void **)&batch->latents, &batch->latents_bytes, latents * sizeof(float), "a picture of this size",
-                  err);
-}
-
-static enum asdm_status fill_picture(struct asdm_batch *batch, struct picture *picture,
-                                     const struct asdm_request *request, struct asdm_error *err) {
-    const struct asdm_order *order = &picture->order;
-    ASDM_TRY(asdm_sampler_table_build(&batch->model->checkpoint->scheduler, order->sampler, order->schedule,
-                                      order->steps, order->strength, &picture->table, err));
-    picture->fine_rows = count_fine_rows(batch->model, picture->table);
-    ASDM_TRY(prepare_size(batch, picture, request->init_rgb != NULL, err));
-    ASDM_TRY(allocate(picture, err));
-    ASDM_TRY(add_prompts(batch, picture, request, err));
-    ASDM_TRY(add_timesteps(batch, picture, err));
-    return start_latents(batch, picture, request, err);
+void asdm_batch_preview(struct asdm_batch *batch, uint64_t id) {
+    struct asdm_flight *flight = id ? find_flight(batch, id) : NULL;
+    if (flight)
+        flight->preview_asked = true;
 }
 
 enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_request *request, uint64_t *ret_id,
                                    struct asdm_error *err) {
-    struct picture *picture = find_picture(batch, 0);
-    struct asdm_order order;
-    ASDM_TRY(asdm_order_resolve(batch->model, request, &order, err));
-    if (!picture)
+    release_handed(batch);
+    struct asdm_flight *flight = find_flight(batch, 0);
+    if (!flight)
         return asdm_fail(err, ASDM_ERR_MEMORY, "the batch is full: %d pictures", batch->picture_max);
-    *picture = (struct picture){.order = order,
-                                .guidance_scale = request->guidance_scale,
-                                .prompt_slots = {{ASDM_NONE, ASDM_NONE}, {ASDM_NONE, ASDM_NONE}},
-                                .timestep_first = {ASDM_NONE, ASDM_NONE},
-                                .count = (size_t)ASDM_LATENT_CHANNELS * (size_t)order.height * (size_t)order.width};
-    asdm_rng_init(&picture->rng, request->rng == ASDM_REQUEST_TORCH ? ASDM_RNG_TORCH : ASDM_RNG_PHILOX, request->seed);
-    enum asdm_status status = fill_picture(batch, picture, request, err);
-    if (status != ASDM_OK) {
-        drop_picture(batch, picture);
-        return status;
-    }
-    *ret_id = picture->id = ++batch->last_id;
+    ASDM_TRY(asdm_flight_create(batch->model, request, batch->last_id + 1, flight, err));
+    *ret_id = ++batch->last_id;
     return ASDM_OK;
 }
 
 /* ---- stepping */
 
-static bool is_running(const struct picture *picture) {
-    return picture->id && picture->next < picture->table->row_count;
-}
-
-static int rows_of(const struct picture *picture) {
-    return picture->order.guided ? 2 : 1;
-}
-
-/* Pictures whose rows go into one call: of one size, and in one precision at this step. */
+/* Pictures whose rows go into one call: of one size, in one precision at this step, with prompts of one length. */
 struct group {
-    int height, width;
+    int height, width, chunks;
     enum asdm_precision precision;
 };
 
-static struct group group_of(const struct picture *picture) {
-    return (struct group){picture->order.height, picture->order.width,
-                          picture->next < picture->fine_rows ? ASDM_PRECISION_FINE : ASDM_PRECISION_MAIN};
+static struct group group_of(const struct asdm_flight *flight) {
+    return (struct group){flight->order.height, flight->order.width, asdm_flight_chunks(flight),
+                          asdm_flight_precision(flight)};
 }
 
-static bool is_in_group(const struct picture *picture, const struct group *group) {
-    if (!is_running(picture))
-        return false;
-    struct group own = group_of(picture);
-    return own.height == group->height && own.width == group->width && own.precision == group->precision;
-}
-
-/* A picture's rows: the negative prompt's first, as diffusers has them. Returns how many. */
-static int gather_picture(struct asdm_batch *batch, struct picture *picture, const struct group *group, int first) {
-    const struct asdm_sampler_row *row = &picture->table->rows[picture->next];
-    int rows = rows_of(picture);
-    for (size_t k = 0; k < picture->count; k++)
-        picture->input[k] = (float)(row->input_scale * picture->latents[k]);
-    for (int r = 0; r < rows; r++) {
-        memcpy(batch->rows_in + (size_t)(first + r) * picture->count, picture->input, picture->count * sizeof(float));
-        batch->prompt_slots[first + r] = picture->prompt_slots[group->precision][rows == 2 && r == 0 ? PLAIN : GUIDED];
-        batch->timestep_slots[first + r] =
-            picture->timestep_first[group->precision] + picture->next - table_first(picture, group->precision);
-    }
-    return rows;
+static bool is_in_group(const struct asdm_flight *flight, const struct group *group) {
+    struct group own = group_of(flight);
+    return own.height == group->height && own.width == group->width && own.chunks == group->chunks &&
+           own.precision == group->precision;
 }
 
 /* All gathered rows through the UNet, in calls of the sizes that plans are made for. */
 static enum asdm_status predict(struct asdm_batch *batch, const struct group *group, int rows, struct asdm_error *err) {
-    struct asdm_denoiser *denoiser = &batch->model->denoisers[group->precision];
+    struct asdm_denoiser *denoiser;
     size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)group->height * (size_t)group->width;
+    ASDM_TRY(asdm_model_denoiser(batch->model, group->precision, group->chunks, &denoiser, err));
     for (int done = 0; done < rows;) {
         struct asdm_step_plan *plan;
         int taken = asdm_denoiser_rows(rows - done);
@@ -389,81 +168,152 @@ static enum asdm_status predict(struct asdm_batch *batch, const struct group *gr
     return ASDM_OK;
 }
 
-/* Classifier-free guidance (Ho and Salimans 2022), then the sampler's row. */
-static void update(struct picture *picture, const float *predictions) {
-    const struct asdm_sampler_row *row = &picture->table->rows[picture->next];
-    const float *model = predictions;
-    if (picture->order.guided) {
-        const float *plain = predictions, *guided = predictions + picture->count;
-        float scale = (float)picture->guidance_scale;
-        for (size_t i = 0; i < picture->count; i++)
-            picture->prediction[i] = plain[i] + scale * (guided[i] - plain[i]);
-        model = picture->prediction;
-    }
-    if (row->draws_noise)
-        asdm_rng_normal(&picture->rng, picture->noise, picture->count);
-    asdm_sampler_row_apply(row, picture->table->history_count, picture->latents, picture->history, model,
-                           picture->noise, picture->count);
-    picture->next++;
-}
-
-/* One evaluation for all pictures of the group that are marked; unmarks them. */
-static enum asdm_status step_group(struct asdm_batch *batch, const struct group *group, struct asdm_error *err) {
-    int rows = 0, row = 0;
-    for (int i = 0; i < batch->picture_max; i++)
-        if (batch->pictures[i].due && is_in_group(&batch->pictures[i], group))
-            rows += gather_picture(batch, &batch->pictures[i], group, rows);
-    ASDM_TRY(predict(batch, group, rows, err));
-    for (int i = 0; i < batch->picture_max; i++) {
-        struct picture *picture = &batch->pictures[i];
-        if (!picture->due || !is_in_group(picture, group))
-            continue;
-        picture->due = false;
-        update(picture, batch->rows_out + (size_t)row * picture->count);
-        row += rows_of(picture);
-    }
+/* At least `bytes`; contents are lost when it grows. */
+static enum asdm_status ensure(float **memory, size_t *have, size_t bytes, struct asdm_error *err) {
+    void *larger;
+    if (*have >= bytes)
+        return ASDM_OK;
+    ASDM_TRY(asdm_memory_map(bytes, "a batch", &larger, err));
+    asdm_memory_unmap(*memory, *have);
+    *memory = larger;
+    *have = bytes;
     return ASDM_OK;
 }
 
-enum asdm_status asdm_batch_step(struct asdm_batch *batch, bool *ret_worked, struct asdm_error *err) {
-    bool worked = false;
+static enum asdm_status evaluate(struct asdm_batch *batch, const struct group *group,
+                                 struct asdm_flight *const *members, int count, int rows, struct asdm_error *err) {
+    size_t numbers = members[0]->count;
+    int row = 0;
+    ASDM_TRY(ensure(&batch->rows_in, &batch->rows_in_bytes, (size_t)rows * numbers * sizeof(float), err));
+    ASDM_TRY(ensure(&batch->rows_out, &batch->rows_out_bytes, (size_t)rows * numbers * sizeof(float), err));
+    for (int i = 0; i < count; row += asdm_flight_rows(members[i++]))
+        asdm_flight_gather(members[i], batch->model, batch->rows_in + (size_t)row * numbers, batch->prompt_slots + row,
+                           batch->timestep_slots + row);
+    ASDM_TRY(predict(batch, group, rows, err));
+    row = 0;
+    for (int i = 0; i < count; row += asdm_flight_rows(members[i++]))
+        asdm_flight_update(members[i], batch->rows_out + (size_t)row * numbers);
+    return ASDM_OK;
+}
+
+/* One evaluation for all pictures of the group that are due. What fails is theirs. */
+static void step_group(struct asdm_batch *batch, const struct group *group, struct asdm_batch_report *report) {
+    struct asdm_flight **members = batch->members;
+    struct asdm_error err = {0};
+    int count = 0, rows = 0;
+    double start = asdm_clock_seconds();
     for (int i = 0; i < batch->picture_max; i++)
-        batch->pictures[i].due = is_running(&batch->pictures[i]);
-    for (int i = 0; i < batch->picture_max; i++) {
-        if (!batch->pictures[i].due)
-            continue;
-        struct group group = group_of(&batch->pictures[i]);
-        ASDM_TRY(step_group(batch, &group, err));
-        worked = true;
+        if (batch->flights[i].due && is_in_group(&batch->flights[i], group)) {
+            members[count] = &batch->flights[i];
+            members[count]->due = false;
+            rows += asdm_flight_rows(members[count++]);
+        }
+    enum asdm_status status = evaluate(batch, group, members, count, rows, &err);
+    double seconds = asdm_clock_seconds() - start;
+    for (int i = 0; i < count; i++) {
+        members[i]->seconds[ASDM_STAGE_DENOISE] += seconds;
+        if (status != ASDM_OK)
+            asdm_flight_fail(members[i], &err);
     }
-    if (ret_worked)
-        *ret_worked = worked;
+    report->rows += rows;
+    report->pictures += count;
+    report->seconds += seconds;
+}
+
+/* Pictures that are ready get rows, in the order in which they came. Returns whether any picture runs. */
+static bool admit(struct asdm_batch *batch) {
+    int rows = 0;
+    for (int i = 0; i < batch->picture_max; i++)
+        if (batch->flights[i].phase == ASDM_PHASE_RUNNING)
+            rows += asdm_flight_rows(&batch->flights[i]);
+    for (;;) {
+        struct asdm_flight *next = NULL;
+        for (int i = 0; i < batch->picture_max; i++)
+            if (batch->flights[i].phase == ASDM_PHASE_READY && (!next || batch->flights[i].id < next->id))
+                next = &batch->flights[i];
+        if (!next || (rows && rows + asdm_flight_rows(next) > batch->rows_max))
+            return rows > 0;
+        next->phase = ASDM_PHASE_RUNNING;
+        rows += asdm_flight_rows(next);
+    }
+}
+
+enum asdm_status asdm_batch_step(struct asdm_batch *batch, struct asdm_batch_report *ret, struct asdm_error *err) {
+    struct asdm_batch_report report = {0};
+    (void)err; /* for devices that can be lost */
+    release_handed(batch);
+    bool running = admit(batch);
+    double slice = running && batch->step_seconds > 0 ? batch->step_seconds : SLICE_SECONDS;
+    report.worked = asdm_side_run(&batch->side, asdm_clock_seconds() + slice, !running);
+    if (admit(batch)) {
+        report.worked = true;
+        for (int i = 0; i < batch->picture_max; i++)
+            batch->flights[i].due = batch->flights[i].phase == ASDM_PHASE_RUNNING;
+        for (int i = 0; i < batch->picture_max; i++)
+            if (batch->flights[i].due) {
+                struct group group = group_of(&batch->flights[i]);
+                step_group(batch, &group, &report);
+            }
+        batch->step_seconds = report.seconds;
+    }
+    if (ret)
+        *ret = report;
     return ASDM_OK;
 }
 
 /* ---- handing out */
 
-enum asdm_status asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret, bool *ret_found,
-                                 struct asdm_error *err) {
-    struct picture *picture = NULL;
-    for (int i = 0; i < batch->picture_max && !picture; i++)
-        if (batch->pictures[i].id && !is_running(&batch->pictures[i]))
-            picture = &batch->pictures[i];
-    *ret_found = picture != NULL;
-    if (!picture)
-        return ASDM_OK;
-    int height = picture->order.height, width = picture->order.width;
-    size_t numbers = 3 * (size_t)height * (size_t)width * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    ASDM_TRY(asdm_autoencoder_decode(&batch->model->autoencoder, picture->latents, height, width, picture->noise,
-                                     batch->pixels, err));
-    asdm_pixels_to_bytes(batch->pixels, batch->rgb, numbers);
-    memcpy(batch->latents, picture->latents, picture->count * sizeof(float));
-    *ret = (struct asdm_picture){.id = picture->id,
-                                 .width = width * ASDM_PIXELS_PER_LATENT,
-                                 .height = height * ASDM_PIXELS_PER_LATENT,
-                                 .rgb = batch->rgb,
-                                 .latents = batch->latents,
-                                 .prompt_tokens = picture->prompt_tokens};
-    drop_picture(batch, picture);
+static struct asdm_picture picture_of(const struct asdm_flight *f, bool preview) {
+    struct asdm_picture picture = {.id = f->id,
+                                   .preview = preview,
+                                   .step = f->preview_step,
+                                   .width = f->order.width * ASDM_PIXELS_PER_LATENT,
+                                   .height = f->order.height * ASDM_PIXELS_PER_LATENT,
+                                   .rgb = preview ? f->preview_rgb : f->rgb,
+                                   .latents = preview ? NULL : f->latents,
+                                   .prompt_tokens = f->prompts[ASDM_PICTURE_GUIDED].tokens,
+                                   .status = f->status,
+                                   .message = f->message};
+    memcpy(picture.seconds, f->seconds, sizeof picture.seconds);
+    if (f->status != ASDM_OK)
+        picture.rgb = NULL;
+    return picture;
+}
+
+bool asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret) {
+    release_handed(batch);
+    for (int i = 0; i < batch->picture_max; i++) {
+        struct asdm_flight *flight = &batch->flights[i];
+        if (flight->preview_done) {
+            flight->preview_done = false;
+            *ret = picture_of(flight, true);
+            return true;
+        }
+        if (flight->phase == ASDM_PHASE_FINISHED) {
+            batch->handed = flight;
+            *ret = picture_of(flight, false);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- sizes */
+
+/* Kernels' scratch and what alignment and lifetimes waste come on top of the values that live at once. */
+static size_t with_scratch(size_t least_bytes) {
+    return least_bytes + least_bytes / 2;
+}
+
+enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int height, int rows, size_t *ret_bytes,
+                                   struct asdm_error *err) {
+    size_t step, decode;
+    int w = width / ASDM_PIXELS_PER_LATENT, h = height / ASDM_PIXELS_PER_LATENT;
+    int taken = asdm_denoiser_rows(rows);
+    ASDM_TRY(asdm_plan_check(model->denoisers[ASDM_PRECISION_MAIN][0]->unet.program, model->backend, ASDM_RATE_STEP,
+                             taken, h, w, &step, err));
+    ASDM_TRY(
+        asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, h, w, &decode, err));
+    *ret_bytes = with_scratch(step) + with_scratch(decode) + (size_t)rows * (size_t)width * (size_t)height * 8;
     return ASDM_OK;
 }

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
+#include "base/clock.h"
 #include "run/internal.h"
 
 enum { WARM_UP = 2, SEED = 1 };
@@ -31,7 +31,7 @@ static void call_done(struct call *call) {
 }
 
 static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) {
-    struct asdm_denoiser *denoiser = &call->model->denoisers[ASDM_PRECISION_MAIN];
+    struct asdm_denoiser *denoiser = call->model->denoisers[ASDM_PRECISION_MAIN][0];
     float timestep = 500;
     int first;
     ASDM_TRY(asdm_denoiser_plan(denoiser, call->rows, call->height, call->width, &call->plan, err));
@@ -68,35 +68,32 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
-        asdm_denoiser_run(&model->denoisers[ASDM_PRECISION_MAIN], call->plan, call->in, call->prompt_slots,
+        asdm_denoiser_run(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->in, call->prompt_slots,
                           call->timestep_slots, call->out);
         return ASDM_OK;
     }
     for (size_t row = 0; row < (size_t)call->rows; row++) {
+        struct asdm_plan *plan = NULL;
         if (call->what == ASDM_BENCH_TEXT)
             ASDM_TRY(asdm_text_encode(&model->text, call->ids, call->out, err));
         else if (call->what == ASDM_BENCH_VAE_DECODE)
-            ASDM_TRY(asdm_autoencoder_decode(&model->autoencoder, call->in + row * latents, call->height, call->width,
-                                             call->scaled, call->out + row * pixels, err));
+            ASDM_TRY(asdm_autoencoder_begin_decode(&model->autoencoder, call->in + row * latents, call->height,
+                                                   call->width, call->scaled, call->out + row * pixels, &plan, err));
         else
-            ASDM_TRY(asdm_autoencoder_encode(&model->autoencoder, call->in + row * pixels, call->height, call->width,
-                                             call->out + row * 2 * latents, err));
+            ASDM_TRY(asdm_autoencoder_begin_encode(&model->autoencoder, call->in + row * pixels, call->height,
+                                                   call->width, call->out + row * 2 * latents, &plan, err));
+        if (plan)
+            asdm_plan_run(plan);
     }
     return ASDM_OK;
 }
 
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static enum asdm_status time_calls(struct call *call, int runs, double *ret_seconds, struct asdm_error *err) {
     for (int i = -WARM_UP; i < runs; i++) {
-        double start = seconds_now();
+        double start = asdm_clock_seconds();
         ASDM_TRY(make_call(call, err));
         if (i >= 0)
-            ret_seconds[i] = seconds_now() - start;
+            ret_seconds[i] = asdm_clock_seconds() - start;
     }
     return ASDM_OK;
 }
@@ -158,9 +155,9 @@ static struct asdm_plan *plan_of(const struct call *call) {
     case ASDM_BENCH_TEXT:
         return call->model->text.plan;
     case ASDM_BENCH_VAE_DECODE:
-        return call->model->autoencoder.decode;
+        return call->model->autoencoder.decodes[0].plan;
     default:
-        return call->model->autoencoder.encode;
+        return call->model->autoencoder.encodes[0].plan;
     }
 }
 

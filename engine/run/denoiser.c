@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include "asdm_limits.h"
+#include <asdm/error.h>
 #include "ops/rewrite.h"
 
 enum { TIMESTEP_ROWS = 8, ROWS_MAX = 16 };
@@ -14,9 +15,15 @@ struct asdm_step_plan {
     struct asdm_plan *plan;
 };
 
-enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet *unet, struct asdm_backend *backend,
-                                      struct asdm_weight_store *weights, struct asdm_error *err) {
-    *d = (struct asdm_denoiser){.unet = *unet, .backend = backend, .weights = weights};
+static void destroy_step(struct asdm_step_plan *step) {
+    asdm_plan_destroy(&step->plan);
+    free(step);
+}
+
+enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet *unet, int tokens,
+                                      struct asdm_backend *backend, struct asdm_weight_store *weights,
+                                      struct asdm_error *err) {
+    *d = (struct asdm_denoiser){.unet = *unet, .backend = backend, .weights = weights, .tokens = tokens};
     *unet = (struct asdm_unet){0};
     enum asdm_status status = asdm_program_rewrite(d->unet.program, backend->class->rewrites, err);
     if (status == ASDM_OK)
@@ -31,8 +38,7 @@ enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet 
 void asdm_denoiser_done(struct asdm_denoiser *d) {
     for (struct asdm_step_plan *step = d->steps, *next; step; step = next) {
         next = step->next;
-        asdm_plan_destroy(&step->plan);
-        free(step);
+        destroy_step(step);
     }
     asdm_plan_destroy(&d->prompt_plan);
     asdm_plan_destroy(&d->timestep_plan);
@@ -98,14 +104,43 @@ int asdm_denoiser_rows(int wanted) {
     return rows;
 }
 
+/* Forgets the plans that were used longest ago, beyond the limits; the first stays. */
+static void trim_steps(struct asdm_denoiser *d) {
+    size_t bytes = 0;
+    int count = 1;
+    for (struct asdm_step_plan **link = &d->steps->next; *link;) {
+        struct asdm_step_plan *step = *link;
+        bytes += asdm_plan_bytes(step->plan);
+        if (++count <= ASDM_LIMIT_STEP_PLANS && bytes <= (size_t)ASDM_LIMIT_STEP_PLAN_BYTES) {
+            link = &step->next;
+        } else {
+            *link = step->next;
+            destroy_step(step);
+        }
+    }
+}
+
+/* The plan of a shape, moved to the front of the list; NULL: there is none. */
+static struct asdm_step_plan *find_step(struct asdm_denoiser *d, int rows, int height, int width) {
+    for (struct asdm_step_plan **link = &d->steps; *link; link = &(*link)->next) {
+        struct asdm_step_plan *step = *link;
+        if (step->rows != rows || step->height != height || step->width != width)
+            continue;
+        *link = step->next;
+        step->next = d->steps;
+        return d->steps = step;
+    }
+    return NULL;
+}
+
 enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *d, int rows, int height, int width,
                                     struct asdm_step_plan **ret, struct asdm_error *err) {
-    for (struct asdm_step_plan *step = d->steps; step; step = step->next)
-        if (step->rows == rows && step->height == height && step->width == width) {
-            *ret = step;
-            return ASDM_OK;
-        }
-    struct asdm_step_plan *step = calloc(1, sizeof *step);
+    struct asdm_step_plan *step = find_step(d, rows, height, width);
+    if (step) {
+        *ret = step;
+        return ASDM_OK;
+    }
+    step = calloc(1, sizeof *step);
     if (!step)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", d->unet.program->name);
     *step = (struct asdm_step_plan){d->steps, rows, height, width, NULL};
@@ -116,6 +151,7 @@ enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *d, int rows, int heigh
         return status;
     }
     d->steps = step;
+    trim_steps(d);
     *ret = step;
     return ASDM_OK;
 }

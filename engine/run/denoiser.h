@@ -12,11 +12,12 @@ struct asdm_denoiser {
     struct asdm_weight_store *weights;
     struct asdm_slab prompts, timesteps;
     struct asdm_plan *prompt_plan, *timestep_plan; /* 1 prompt; TIMESTEP_ROWS timesteps */
-    struct asdm_step_plan *steps;                  /* list, by rows, height and width */
+    struct asdm_step_plan *steps;                  /* by rows, height and width; the last used first */
+    int tokens;                                    /* of a prompt: a multiple of 77 */
 };
 
-/* Rewrites the program for the back end; takes the unet over. */
-enum asdm_status asdm_denoiser_create(struct asdm_denoiser *denoiser, struct asdm_unet *unet,
+/* Rewrites the program for the back end; takes the unet, built for `tokens`, over. */
+enum asdm_status asdm_denoiser_create(struct asdm_denoiser *denoiser, struct asdm_unet *unet, int tokens,
                                       struct asdm_backend *backend, struct asdm_weight_store *weights,
                                       struct asdm_error *err);
 void asdm_denoiser_done(struct asdm_denoiser *denoiser);
@@ -31,7 +32,8 @@ enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *denoiser, con
                                              int *ret_first, struct asdm_error *err);
 void asdm_denoiser_drop_timesteps(struct asdm_denoiser *denoiser, int first, int count);
 
-/* A plan of so many rows, from the cache or made now. Known sizes of rows are asdm_denoiser_rows(). */
+/* A plan of so many rows, from the cache or made now, valid until the next call. Known sizes of rows are
+ * asdm_denoiser_rows(). */
 enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *denoiser, int rows, int height, int width,
                                     struct asdm_step_plan **ret, struct asdm_error *err);
 /* The largest number of rows at most `wanted` that plans are made for: 1, 2, 4, 8, 16. */

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
-#include "base/png.h"
+#include <asdm/png.h>
 #include "tensor/safetensors.h"
 
 enum asdm_status asdm_read_png(const char *path, uint8_t **ret_rgb, int *ret_width, int *ret_height,

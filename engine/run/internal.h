@@ -4,6 +4,7 @@
 
 #include <asdm/batch.h>
 
+#include "asdm_limits.h"
 #include "model/checkpoint.h"
 #include "run/autoencoder.h"
 #include "run/denoiser.h"
@@ -26,9 +27,14 @@ struct asdm_model {
         *fine; /* float32, for the text encoder and the noisiest steps of a small bfloat16 model; else NULL */
     struct asdm_weight_store *weights[ASDM_COMPONENT_COUNT], *fine_weights; /* of the UNet */
     struct asdm_text text;
-    struct asdm_denoiser denoisers[ASDM_PRECISION_COUNT]; /* FINE: only with a fine back end */
+    /* By precision (FINE: only with a fine back end) and length of the prompt in chunks, made when first needed. */
+    struct asdm_denoiser *denoisers[ASDM_PRECISION_COUNT][ASDM_LIMIT_PROMPT_CHUNKS];
     struct asdm_autoencoder autoencoder;
     enum asdm_sampler sampler; /* the checkpoint's default */
 };
+
+/* The denoiser for prompts of `chunks` times 77 tokens. */
+enum asdm_status asdm_model_denoiser(struct asdm_model *model, enum asdm_precision precision, int chunks,
+                                     struct asdm_denoiser **ret, struct asdm_error *err);
 
 #endif

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 
 /* ---- opening */
 
@@ -32,29 +32,45 @@ static bool wants_fine(const struct asdm_model *model, const struct asdm_program
     return model->backend->dtype == ASDM_DTYPE_BF16 && parameters <= ASDM_LIMIT_FINE_PARAMETERS;
 }
 
-static enum asdm_status create_denoiser(struct asdm_model *model, enum asdm_precision precision,
-                                        struct asdm_backend *backend, struct asdm_weight_store *weights,
-                                        struct asdm_error *err) {
+enum asdm_status asdm_model_denoiser(struct asdm_model *model, enum asdm_precision precision, int chunks,
+                                     struct asdm_denoiser **ret, struct asdm_error *err) {
+    struct asdm_denoiser **place = &model->denoisers[precision][chunks - 1];
+    bool fine = precision == ASDM_PRECISION_FINE;
     struct asdm_unet unet;
-    ASDM_TRY(asdm_unet_build(&model->checkpoint->unet, ASDM_PROMPT_TOKENS, &unet, err));
-    return asdm_denoiser_create(&model->denoisers[precision], &unet, backend, weights, err);
+    if (!*place) {
+        struct asdm_denoiser *made = calloc(1, sizeof *made);
+        if (!made)
+            return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a UNet");
+        enum asdm_status status = asdm_unet_build(&model->checkpoint->unet, chunks * ASDM_PROMPT_TOKENS, &unet, err);
+        if (status == ASDM_OK)
+            status = asdm_denoiser_create(made, &unet, chunks * ASDM_PROMPT_TOKENS, fine ? model->fine : model->backend,
+                                          fine ? model->fine_weights : model->weights[ASDM_COMPONENT_UNET], err);
+        if (status != ASDM_OK) {
+            free(made);
+            return status;
+        }
+        *place = made;
+    }
+    *ret = *place;
+    return ASDM_OK;
 }
 
 static enum asdm_status build_unet(struct asdm_model *model, int threads, struct asdm_error *err) {
     struct asdm_unet unet;
+    struct asdm_denoiser *denoiser;
     ASDM_TRY(asdm_unet_build(&model->checkpoint->unet, ASDM_PROMPT_TOKENS, &unet, err));
     enum asdm_status status = asdm_checkpoint_verify(model->checkpoint, ASDM_COMPONENT_UNET, &unet.program, 1, err);
     bool fine = wants_fine(model, unet.program);
     asdm_program_destroy(&unet.program);
     if (status != ASDM_OK)
         return status;
-    ASDM_TRY(create_denoiser(model, ASDM_PRECISION_MAIN, model->backend, model->weights[ASDM_COMPONENT_UNET], err));
+    ASDM_TRY(asdm_model_denoiser(model, ASDM_PRECISION_MAIN, 1, &denoiser, err));
     if (!fine)
         return ASDM_OK;
     struct asdm_weight_source source = asdm_checkpoint_source(model->checkpoint, ASDM_COMPONENT_UNET);
     ASDM_TRY(asdm_weight_store_create(&source, &model->fine_weights, err));
     ASDM_TRY(model->backend->class->create(0, threads, ASDM_DTYPE_FP32, &model->fine, err));
-    return create_denoiser(model, ASDM_PRECISION_FINE, model->fine, model->fine_weights, err);
+    return asdm_model_denoiser(model, ASDM_PRECISION_FINE, 1, &denoiser, err);
 }
 
 static enum asdm_status build_text(struct asdm_model *model, struct asdm_error *err) {
@@ -151,8 +167,12 @@ void asdm_model_close(struct asdm_model **model) {
     if (!m)
         return;
     asdm_autoencoder_done(&m->autoencoder);
-    for (int i = 0; i < ASDM_PRECISION_COUNT; i++)
-        asdm_denoiser_done(&m->denoisers[i]);
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
+        for (int i = 0; i < ASDM_LIMIT_PROMPT_CHUNKS; i++)
+            if (m->denoisers[p][i]) {
+                asdm_denoiser_done(m->denoisers[p][i]);
+                free(m->denoisers[p][i]);
+            }
     asdm_text_done(&m->text);
     for (int i = 0; i < ASDM_COMPONENT_COUNT; i++)
         asdm_weight_store_destroy(&m->weights[i]);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 
 void asdm_request_init(struct asdm_request *request) {
     *request = (struct asdm_request){.steps = 25, .guidance_scale = 7.5, .strength = 0.75};

@@ -1,6 +1,6 @@
 #include "run/text.h"
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "ops/rewrite.h"
 
 enum asdm_status asdm_text_create(struct asdm_text *text, struct asdm_text_encoder *encoder, int tokens, int width,

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 static enum asdm_status add_row(struct asdm_sampler_build *build, int i, struct asdm_error *err) {
     double timestep = build->timesteps[i];

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 /* Standard deviation of the noise; `beta` is the visited step's own, from 1 - alpha / alpha_before. fixed_small_log
  * differs from fixed_small in the way it is computed only. */

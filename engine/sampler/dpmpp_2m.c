@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { ORDER_MAX = 3 };
 

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { ALL_SCHEDULES = (1u << ASDM_SCHEDULE_COUNT) - 1u };
 

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { SLOPE, START, HISTORY_COUNT }; /* h: the slope at the step's start, and the latents there */
 

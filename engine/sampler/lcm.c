@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 #define SIGMA_DATA 0.5
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 /* h: the last three outputs, newest first; the latents that a start of several evaluations goes from; the sum of the
  * Runge-Kutta outputs. */

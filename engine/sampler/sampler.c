@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "asdm_limits.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "sampler/build.h"
 
 static const struct asdm_sampler_class *const classes[ASDM_SAMPLER_COUNT] = {
@@ -25,6 +25,17 @@ static const struct asdm_sampler_class *const classes[ASDM_SAMPLER_COUNT] = {
 };
 
 static const char *const schedule_names[ASDM_SCHEDULE_COUNT] = {"default", "karras", "exponential", "sgm_uniform"};
+
+/* What A1111 calls them. */
+static const char *const sampler_labels[ASDM_SAMPLER_COUNT] = {
+    [ASDM_SAMPLER_DDIM] = "DDIM",         [ASDM_SAMPLER_PNDM] = "PLMS",
+    [ASDM_SAMPLER_EULER] = "Euler",       [ASDM_SAMPLER_EULER_A] = "Euler a",
+    [ASDM_SAMPLER_HEUN] = "Heun",         [ASDM_SAMPLER_LMS] = "LMS",
+    [ASDM_SAMPLER_DPMPP_2M] = "DPM++ 2M", [ASDM_SAMPLER_DPMPP_2M_SDE] = "DPM++ 2M SDE",
+    [ASDM_SAMPLER_UNIPC] = "UniPC",       [ASDM_SAMPLER_LCM] = "LCM",
+    [ASDM_SAMPLER_DDPM] = "DDPM",
+};
+static const char *const schedule_labels[ASDM_SCHEDULE_COUNT] = {"Automatic", "Karras", "Exponential", "SGM Uniform"};
 
 /* Other programs' names for the same; compared by letters, digits and '+' alone. A schedule's name may follow. */
 static const struct {
@@ -48,6 +59,16 @@ const char *asdm_sampler_name(enum asdm_sampler sampler) {
 const char *asdm_schedule_name(enum asdm_schedule schedule) {
     ASDM_ASSERT((int)schedule >= 0 && schedule < ASDM_SCHEDULE_COUNT);
     return schedule_names[schedule];
+}
+
+const char *asdm_sampler_label(enum asdm_sampler sampler) {
+    ASDM_ASSERT((int)sampler >= 0 && sampler < ASDM_SAMPLER_COUNT);
+    return sampler_labels[sampler];
+}
+
+const char *asdm_schedule_label(enum asdm_schedule schedule) {
+    ASDM_ASSERT((int)schedule >= 0 && schedule < ASDM_SCHEDULE_COUNT);
+    return schedule_labels[schedule];
 }
 
 bool asdm_sampler_has_schedule(enum asdm_sampler sampler, enum asdm_schedule schedule) {

@@ -76,6 +76,9 @@ struct asdm_sampler_table {
  * sgm_uniform. */
 const char *asdm_sampler_name(enum asdm_sampler sampler);
 const char *asdm_schedule_name(enum asdm_schedule schedule);
+/* What A1111 calls them: "Euler a", "Karras", ... */
+const char *asdm_sampler_label(enum asdm_sampler sampler);
+const char *asdm_schedule_label(enum asdm_schedule schedule);
 
 /* Has this sampler that schedule? DEFAULT: always. */
 bool asdm_sampler_has_schedule(enum asdm_sampler sampler, enum asdm_schedule schedule);

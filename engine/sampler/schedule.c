@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 #define PI 3.14159265358979323846
 

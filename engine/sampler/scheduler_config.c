@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
 
 /* One document being read: the object, the name its messages start with, the result. */

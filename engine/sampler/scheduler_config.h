@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 #include <asdm/status.h>
-#include "base/json.h"
+#include <asdm/json.h>
 
 enum asdm_prediction { ASDM_PREDICT_EPSILON, ASDM_PREDICT_V };
 enum asdm_timestep_spacing { ASDM_SPACING_LEADING, ASDM_SPACING_LINSPACE, ASDM_SPACING_TRAILING };

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { ORDER_MAX = ASDM_SOLVER_ORDER_MAX };
 

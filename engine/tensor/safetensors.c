@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/json_scan.h"
 #include "base/key_table.h"
 #include "base/size.h"

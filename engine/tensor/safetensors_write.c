@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/json_scan.h"
 #include "base/key_table.h"
 #include "base/size.h"

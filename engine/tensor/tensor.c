@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/half.h"
 
 size_t asdm_dtype_bytes(enum asdm_dtype dtype) {

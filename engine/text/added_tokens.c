@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum asdm_status asdm_added_set_add(struct asdm_added_set *set, const unsigned char *text, size_t length, int32_t id,
                                     const char *name, struct asdm_error *err) {

@@ -2,7 +2,7 @@
 #ifndef ASDM_SPECIAL_TOKENS_H
 #define ASDM_SPECIAL_TOKENS_H
 
-#include "base/json.h"
+#include <asdm/json.h>
 #include "text/tokenizer_files.h"
 
 /* The parsed files; NULL where absent. All but the vocabulary are objects. */

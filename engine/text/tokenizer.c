@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/file.h"
 #include "text/tokenizer_files.h"
 #include "text/unicode.h"
@@ -108,7 +108,11 @@ int32_t asdm_tokenizer_pad(const struct asdm_tokenizer *tokenizer) {
     return tokenizer->pad;
 }
 
-/* One call of asdm_tokenizer_encode. */
+int32_t asdm_tokenizer_comma(const struct asdm_tokenizer *tokenizer) {
+    return tokenizer->bpe.final[','];
+}
+
+/* One text on its way. */
 struct encoder {
     const struct asdm_tokenizer *tokenizer;
     struct asdm_unicode_folder folder;
@@ -213,11 +217,8 @@ static enum asdm_status encode_text(struct encoder *encoder, const unsigned char
     return ASDM_OK;
 }
 
-static enum asdm_status check_arguments(const char *text, size_t length, size_t count, struct asdm_error *err) {
+enum asdm_status asdm_tokenizer_check(const char *text, size_t length, struct asdm_error *err) {
     size_t offset;
-    if (count < 2 || count > ASDM_TOKENIZER_COUNT_MAX)
-        return asdm_fail(err, ASDM_ERR_ARGUMENT, "a text is encoded to 2 to %d ids, not to %zu",
-                         ASDM_TOKENIZER_COUNT_MAX, count);
     if (length > ASDM_TOKENIZER_TEXT_MAX)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "the text has %zu bytes, at most %d can be encoded", length,
                          ASDM_TOKENIZER_TEXT_MAX);
@@ -226,25 +227,46 @@ static enum asdm_status check_arguments(const char *text, size_t length, size_t 
     return ASDM_OK;
 }
 
+/* Tokens alone. *ret_total: how many there are; when not `count_all`, only that there are `capacity` or more. */
+static enum asdm_status encode_tokens(const struct asdm_tokenizer *tokenizer, const char *text, size_t length,
+                                      int32_t *ids, size_t capacity, bool count_all, size_t *ret_total,
+                                      struct asdm_error *err) {
+    struct encoder encoder = {
+        .tokenizer = tokenizer, .ids = ids, .capacity = capacity, .count_all = count_all, .err = err};
+    enum asdm_status status = encode_text(&encoder, (const unsigned char *)text, length);
+    if (status == ASDM_OK)
+        *ret_total = encoder.total;
+    asdm_bpe_scratch_done(&encoder.scratch);
+    asdm_unicode_folder_done(&encoder.folder);
+    return status;
+}
+
+enum asdm_status asdm_tokenizer_encode_part(const struct asdm_tokenizer *tokenizer, const char *text, size_t length,
+                                            int32_t *ids, size_t capacity, size_t *ret_tokens, struct asdm_error *err) {
+    ASDM_TRY(asdm_tokenizer_check(text, length, err));
+    return encode_tokens(tokenizer, text, length, ids, capacity, true, ret_tokens, err);
+}
+
 enum asdm_status asdm_tokenizer_encode(const struct asdm_tokenizer *tokenizer, const char *text, size_t length,
                                        int32_t *ret_ids, size_t count, size_t *ret_tokens, struct asdm_error *err) {
-    ASDM_TRY(check_arguments(text, length, count, err));
-    struct encoder encoder = {.tokenizer = tokenizer, .capacity = count - 2, .count_all = ret_tokens, .err = err};
-    encoder.ids = malloc((count - 1) * sizeof *encoder.ids);
-    enum asdm_status status = encoder.ids ? encode_text(&encoder, (const unsigned char *)text, length)
-                                          : asdm_fail(err, ASDM_ERR_MEMORY, "out of memory for %zu ids", count);
+    if (count < 2 || count > ASDM_TOKENIZER_COUNT_MAX)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "a text is encoded to 2 to %d ids, not to %zu",
+                         ASDM_TOKENIZER_COUNT_MAX, count);
+    ASDM_TRY(asdm_tokenizer_check(text, length, err));
+    size_t total = 0;
+    int32_t *ids = malloc((count - 1) * sizeof *ids);
+    enum asdm_status status = ids ? encode_tokens(tokenizer, text, length, ids, count - 2, ret_tokens, &total, err)
+                                  : asdm_fail(err, ASDM_ERR_MEMORY, "out of memory for %zu ids", count);
     if (status == ASDM_OK) {
-        size_t kept = encoder.total < encoder.capacity ? encoder.total : encoder.capacity;
+        size_t kept = total < count - 2 ? total : count - 2;
         ret_ids[0] = tokenizer->bos;
-        memcpy(ret_ids + 1, encoder.ids, kept * sizeof *ret_ids);
+        memcpy(ret_ids + 1, ids, kept * sizeof *ret_ids);
         ret_ids[kept + 1] = tokenizer->eos;
         for (size_t i = kept + 2; i < count; i++)
             ret_ids[i] = tokenizer->pad;
         if (ret_tokens)
-            *ret_tokens = encoder.total;
+            *ret_tokens = total;
     }
-    free(encoder.ids);
-    asdm_bpe_scratch_done(&encoder.scratch);
-    asdm_unicode_folder_done(&encoder.folder);
+    free(ids);
     return status;
 }

@@ -45,13 +45,24 @@ size_t asdm_tokenizer_vocab_size(const struct asdm_tokenizer *tokenizer);
 int32_t asdm_tokenizer_bos(const struct asdm_tokenizer *tokenizer);
 int32_t asdm_tokenizer_eos(const struct asdm_tokenizer *tokenizer);
 int32_t asdm_tokenizer_pad(const struct asdm_tokenizer *tokenizer);
+/* A comma that ends a word. */
+int32_t asdm_tokenizer_comma(const struct asdm_tokenizer *tokenizer);
+
+/* Is this a text that can be encoded? ERR_ARGUMENT: invalid UTF-8, more than ASDM_TOKENIZER_TEXT_MAX bytes. */
+enum asdm_status asdm_tokenizer_check(const char *text, size_t length, struct asdm_error *err);
 
 /* Encodes `length` bytes of UTF-8 to exactly `count` ids: bos, at most count - 2 tokens, eos, pads. Time is linear in
  * `length` up to the logarithm of the longest word. *ret_tokens (may be NULL): how many tokens the text has without bos
- * and eos, so that a caller can say that it was truncated. ERR_ARGUMENT: invalid UTF-8, more than
- * ASDM_TOKENIZER_TEXT_MAX bytes, `count` below 2 or above ASDM_TOKENIZER_COUNT_MAX. Any number of threads may encode
- * with one tokenizer. */
+ * and eos, so that a caller can say that it was truncated. ERR_ARGUMENT: a text that fails
+ * asdm_tokenizer_check, `count` below 2 or above ASDM_TOKENIZER_COUNT_MAX. Any number of threads may encode with one
+ * tokenizer. */
 enum asdm_status asdm_tokenizer_encode(const struct asdm_tokenizer *tokenizer, const char *text, size_t length,
                                        int32_t *ret_ids, size_t count, size_t *ret_tokens, struct asdm_error *err);
+
+/* Encodes a part of a longer text: tokens alone, without bos, eos and pads. The first `capacity` of them are written to
+ * `ids`, whose contents are undefined after a failure; *ret_tokens is how many the part has. ERR_ARGUMENT: a text that
+ * fails asdm_tokenizer_check. */
+enum asdm_status asdm_tokenizer_encode_part(const struct asdm_tokenizer *tokenizer, const char *text, size_t length,
+                                            int32_t *ids, size_t capacity, size_t *ret_tokens, struct asdm_error *err);
 
 #endif

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
-#include "base/json.h"
+#include <asdm/error.h>
+#include <asdm/json.h>
 #include "text/special_tokens.h"
 
 enum { WHERE_MAX = 600 };

@@ -8,7 +8,7 @@
 
 #include <utf8proc.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/size.h"
 
 struct range {

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 
 enum { ARENA_MAX = 256 << 20 }; /* bytes; the files are limited to much less */
 

@@ -8,7 +8,7 @@
 #include <asdm/status.h>
 
 #include "base/arena.h"
-#include "base/json.h"
+#include <asdm/json.h>
 
 enum { ASDM_VOCABULARY_IDS_MAX = 1000000 };
 

@@ -1,5 +1,6 @@
-/* Pictures in flight: submit requests, step them all together, poll for the finished ones. The command line is a batch
- * of one; a server's worker is a loop around this. One batch is used by one thread. */
+/* Pictures in flight: submit requests, step them all together, poll for what is finished. The command line is a batch
+ * of one; a server's worker is a loop around this. One batch is used by one thread. A picture's bytes do not depend on
+ * what else is in the batch. */
 #ifndef ASDM_BATCH_H
 #define ASDM_BATCH_H
 
@@ -13,10 +14,15 @@ enum { ASDM_SIDE_MAX = 1 << 20 /* pixels; memory is the real limit */ };
 
 enum asdm_request_rng { ASDM_REQUEST_PHILOX, ASDM_REQUEST_TORCH };
 
+/* PLAIN: one chunk of 75 tokens, the rest cut off, as diffusers does. A1111: (word), [word], (word:1.3), BREAK, and as
+ * many chunks of 75 as the prompt needs, up to ASDM_LIMIT_PROMPT_CHUNKS. */
+enum asdm_prompt_syntax { ASDM_PROMPT_PLAIN, ASDM_PROMPT_A1111 };
+
 /* One picture. Pointers need to be valid during the submit only. */
 struct asdm_request {
     const char *prompt, *negative_prompt; /* UTF-8; NULL: empty */
-    int width, height;                    /* pixels, multiples of 8; 0: the model's own */
+    enum asdm_prompt_syntax syntax;
+    int width, height; /* pixels, multiples of 8; 0: the model's own */
     int steps;
     const char *sampler, *schedule; /* any known name; NULL: the checkpoint's */
     double guidance_scale;          /* classifier-free guidance when > 1, which costs a second row */
@@ -24,7 +30,10 @@ struct asdm_request {
     enum asdm_request_rng rng;
     const uint8_t *init_rgb; /* i2i: init_width * init_height * 3, resized to width x height; NULL: t2i */
     int init_width, init_height;
-    double strength; /* i2i: 0 .. 1, how much of the schedule is run */
+    const uint8_t *mask; /* i2i: init_width * init_height, 255 where the picture is redrawn, 0 where it is kept; NULL:
+                            everywhere */
+    double strength;     /* i2i: 0 .. 1, how much of the schedule is run */
+    int previews;        /* decoded on the way, evenly spread over the steps */
 };
 
 /* steps 25, guidance 7.5, strength 0.75, seed 0, philox, the rest NULL or 0. */
@@ -37,35 +46,76 @@ enum asdm_status asdm_request_check(const struct asdm_model *model, const struct
 
 struct asdm_batch;
 
-/* A finished picture. */
-struct asdm_picture {
-    uint64_t id;
-    int width, height;
-    const uint8_t *rgb;   /* height * width * 3 */
-    const float *latents; /* [4, height / 8, width / 8], before the decoder */
-    size_t prompt_tokens; /* of the prompt; more than 75 were cut off */
+struct asdm_batch_options {
+    int pictures_max; /* held at once: waiting for rows, running, being decoded */
+    int rows_max;     /* in the step; a picture has 2 with guidance, else 1. 0: as many as the pictures have */
 };
 
-enum asdm_status asdm_batch_create(struct asdm_model *model, int pictures_max, struct asdm_batch **ret,
-                                   struct asdm_error *err);
+enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_batch_options *options,
+                                   struct asdm_batch **ret, struct asdm_error *err);
 void asdm_batch_destroy(struct asdm_batch **batch);
 
-/* Takes a picture in: checks, encodes prompts and init image, plans its size. All memory that it will need is had now.
- * *ret_id is > 0. ERR_ARGUMENT for a bad request, ERR_MEMORY when the batch is full or the picture too large. */
+/* Takes a picture in: checks it and has the memory that it will need; computes nothing. *ret_id is > 0. ERR_ARGUMENT
+ * for a bad request, ERR_MEMORY when the batch is full or the picture too large. */
 enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_request *request, uint64_t *ret_id,
                                    struct asdm_error *err);
 /* The picture leaves at once. Unknown ids are ignored. */
 void asdm_batch_cancel(struct asdm_batch *batch, uint64_t id);
-/* One model evaluation for every picture that has one left; pictures may be at different steps, with different
- * samplers. Allocates nothing once each size and number of rows has been seen. *ret_worked (may be NULL): whether there
- * was anything to do. */
-enum asdm_status asdm_batch_step(struct asdm_batch *batch, bool *ret_worked, struct asdm_error *err);
-/* Steps done and in all of a picture; false when the id is unknown. */
-bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, int *ret_done, int *ret_total);
-/* Decodes and hands out one finished picture, which leaves the batch: valid until the next call on it. *ret_found:
- * whether one was finished. */
-enum asdm_status asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret, bool *ret_found,
-                                 struct asdm_error *err);
+
+enum asdm_stage { ASDM_STAGE_TEXT, ASDM_STAGE_ENCODE, ASDM_STAGE_DENOISE, ASDM_STAGE_DECODE, ASDM_STAGE_COUNT };
+
+/* What a step did. */
+struct asdm_batch_report {
+    bool worked;        /* whether there was anything to do */
+    int rows, pictures; /* of the evaluation; 0 when there was none */
+    double seconds;     /* of the evaluation alone */
+};
+
+/* One turn: encodes prompts and images, decodes finished pictures and previews, for about as long as a step takes, in
+ * slices where one takes longer; then one model evaluation for every picture that has one left and for whose rows there
+ * is room, in the order of submission; pictures may be at different steps, with different samplers. `ret` may be NULL.
+ * An error is the whole batch's. */
+enum asdm_status asdm_batch_step(struct asdm_batch *batch, struct asdm_batch_report *ret, struct asdm_error *err);
+
+enum asdm_picture_state {
+    ASDM_PICTURE_WAITING,  /* for its prompts and image to be encoded, or for rows */
+    ASDM_PICTURE_RUNNING,  /* steps are being done */
+    ASDM_PICTURE_DECODING, /* its rows are free again */
+    ASDM_PICTURE_FINISHED, /* the next poll gives it */
+};
+
+struct asdm_picture_progress {
+    enum asdm_picture_state state;
+    int done, total; /* steps, as the request counts them */
+};
+
+/* False when the id is unknown. */
+bool asdm_batch_progress(const struct asdm_batch *batch, uint64_t id, struct asdm_picture_progress *ret);
+/* Asks for a preview of the picture as it is after its next step. */
+void asdm_batch_preview(struct asdm_batch *batch, uint64_t id);
+
+/* A picture, or what it would be after a step on the way. */
+struct asdm_picture {
+    uint64_t id;
+    bool preview;
+    int step; /* of a preview: steps done */
+    int width, height;
+    const uint8_t *rgb;   /* height * width * 3 */
+    const float *latents; /* [4, height / 8, width / 8], before the decoder */
+    size_t prompt_tokens; /* of the prompt; with PLAIN syntax more than 75 were cut off */
+    double seconds[ASDM_STAGE_COUNT];
+    enum asdm_status status; /* of this picture alone: not OK when it could not be made, and then there are no pixels */
+    const char *message;
+};
+
+/* Hands out one finished picture (which leaves the batch) or preview: valid until the next call on the batch. Computes
+ * nothing. False: there is none. */
+bool asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret);
+
+/* What a picture or a step needs beside the weights, in bytes: an upper bound that can be had before anything is
+ * computed. */
+enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int height, int rows, size_t *ret_bytes,
+                                   struct asdm_error *err);
 
 #ifdef __cplusplus
 }

@@ -76,7 +76,6 @@ static int profile(const struct options *o, struct asdm_model *model, enum asdm_
 static enum asdm_status draw_all(struct asdm_batch *batch, const struct options *o, struct asdm_error *err) {
     struct asdm_request request;
     struct asdm_picture picture;
-    bool more = true;
     asdm_request_init(&request);
     request.prompt = "a house";
     request.width = o->width;
@@ -89,15 +88,15 @@ static enum asdm_status draw_all(struct asdm_batch *batch, const struct options 
         if (status != ASDM_OK)
             return status;
     }
-    while (more) {
-        enum asdm_status status = asdm_batch_step(batch, &more, err);
+    for (int left = o->rows; left > 0;) {
+        enum asdm_status status = asdm_batch_step(batch, NULL, err);
         if (status != ASDM_OK)
             return status;
-    }
-    for (more = true; more;) {
-        enum asdm_status status = asdm_batch_poll(batch, &picture, &more, err);
-        if (status != ASDM_OK)
-            return status;
+        for (; asdm_batch_poll(batch, &picture); left--)
+            if (picture.status != ASDM_OK) {
+                snprintf(err->message, sizeof err->message, "%s", picture.message);
+                return err->status = picture.status;
+            }
     }
     return ASDM_OK;
 }
@@ -105,7 +104,7 @@ static enum asdm_status draw_all(struct asdm_batch *batch, const struct options 
 static enum asdm_status time_pipeline(const struct options *o, struct asdm_model *model, double *seconds,
                                       struct asdm_error *err) {
     struct asdm_batch *batch;
-    enum asdm_status status = asdm_batch_create(model, o->rows, &batch, err);
+    enum asdm_status status = asdm_batch_create(model, &(struct asdm_batch_options){o->rows, 0}, &batch, err);
     if (status != ASDM_OK)
         return status;
     for (int i = -1; i < o->runs && status == ASDM_OK; i++) { /* the first is not counted */

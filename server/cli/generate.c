@@ -145,26 +145,28 @@ static int draw(const struct options *o, const struct asdm_model *model, struct 
     struct asdm_request request = o->request;
     struct asdm_picture picture;
     struct cli_progress progress;
-    bool worked = true, found = false;
+    struct asdm_picture_progress state;
+    bool found = false;
     uint64_t id;
-    int done, total;
     request.seed += (uint64_t)number;
     if (asdm_batch_submit(batch, &request, &id, &err) != ASDM_OK)
         return cli_fail(&err);
     cli_progress_start(&progress, o->quiet, number, o->count);
-    while (worked && !cli_interrupted()) {
-        if (asdm_batch_step(batch, &worked, &err) != ASDM_OK)
+    while (!(found = asdm_batch_poll(batch, &picture)) && !cli_interrupted()) {
+        if (asdm_batch_step(batch, NULL, &err) != ASDM_OK)
             return cli_fail(&err);
-        if (worked && asdm_batch_progress(batch, id, &done, &total))
-            cli_progress_show(&progress, done, total);
+        if (asdm_batch_progress(batch, id, &state) && state.done > 0)
+            cli_progress_show(&progress, state.done, state.total);
     }
     cli_progress_end(&progress);
-    if (cli_interrupted()) {
+    if (!found) {
         cli_message("stopped");
         return CLI_FAILED;
     }
-    if (asdm_batch_poll(batch, &picture, &found, &err) != ASDM_OK)
-        return cli_fail(&err);
+    if (picture.status != ASDM_OK) {
+        cli_message("%s", picture.message);
+        return CLI_FAILED;
+    }
     if (picture.prompt_tokens > 75 && number == 0 && !o->quiet)
         cli_message("the prompt has %zu tokens; those after the first 75 were cut off", picture.prompt_tokens);
     return write_picture(o, model, &picture, number, request.seed);
@@ -203,7 +205,7 @@ int cli_generate(int argc, char **argv) {
     code = cli_open_model(&o.model, &model);
     if (code == 0)
         code = check(&o, model, &init);
-    if (code == 0 && asdm_batch_create(model, 1, &batch, &err) != ASDM_OK)
+    if (code == 0 && asdm_batch_create(model, &(struct asdm_batch_options){1, 0}, &batch, &err) != ASDM_OK)
         code = cli_fail(&err);
     for (int i = 0; i < o.count && code == 0; i++)
         code = draw(&o, model, batch, i);

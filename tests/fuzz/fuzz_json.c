@@ -1,11 +1,11 @@
-/* base/json.h: what the strict pass takes, cJSON takes too, and the document can be walked and asked. */
+/* asdm/json.h: what the strict pass takes, cJSON takes too, and the document can be walked and asked. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
-#include "base/json.h"
+#include <asdm/error.h>
+#include <asdm/json.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

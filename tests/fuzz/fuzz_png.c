@@ -1,12 +1,12 @@
-/* base/png.h: what decodes is encoded again and must decode to the same pixels. Each input is tried as it is and with
+/* asdm/png.h: what decodes is encoded again and must decode to the same pixels. Each input is tried as it is and with
  * its chunks' checksums put right, because no mutation finds those. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
-#include "base/png.h"
+#include <asdm/error.h>
+#include <asdm/png.h>
 
 enum { PIXELS_MAX = 1 << 18, AGAIN_MAX = 1 << 12 }; /* small, so that a run is thousands of files a second */
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
+#include <asdm/error.h>
 #include "run/internal.h"
 
 enum { OUTPUTS_MAX = 8 };
@@ -65,7 +65,7 @@ static enum asdm_status unet(struct run *run) {
                         read_floats(run, "prompt_embeds", &prompt)};
     if (!latents)
         return ASDM_OK;
-    struct asdm_denoiser *denoiser = &run->model->denoisers[ASDM_PRECISION_MAIN];
+    struct asdm_denoiser *denoiser = run->model->denoisers[ASDM_PRECISION_MAIN][0];
     struct asdm_step_plan *plan;
     int rows = (int)in->dims[0], first;
     int32_t prompts[16], times[16];
@@ -108,8 +108,10 @@ static enum asdm_status decode(struct run *run) {
     size_t count = 64 * (size_t)height * (size_t)width;
     float *scaled = allocate(in->count * sizeof *scaled), *pixels = allocate(3 * count * sizeof *pixels);
     float *planes = allocate(3 * count * sizeof *planes);
-    ASDM_TRY(
-        asdm_autoencoder_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels, run->err));
+    struct asdm_plan *plan;
+    ASDM_TRY(asdm_autoencoder_begin_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels,
+                                           &plan, run->err));
+    asdm_plan_run(plan);
     to_planes(pixels, planes, count);
     keep(run, "image", planes, 4, (int64_t[]){1, 3, 8 * height, 8 * width});
     free(latents);
@@ -128,7 +130,10 @@ static enum asdm_status encode(struct run *run) {
     float *pixels = allocate(3 * count * sizeof *pixels),
           *moments = allocate(8 * (size_t)(height * width) * sizeof *moments);
     from_planes(planes, pixels, count);
-    ASDM_TRY(asdm_autoencoder_encode(&run->model->autoencoder, pixels, (int)height, (int)width, moments, run->err));
+    struct asdm_plan *plan;
+    ASDM_TRY(asdm_autoencoder_begin_encode(&run->model->autoencoder, pixels, (int)height, (int)width, moments, &plan,
+                                           run->err));
+    asdm_plan_run(plan);
     keep(run, "moments", moments, 4, (int64_t[]){1, 8, height, width});
     free(planes);
     free(pixels);

@@ -1,4 +1,4 @@
-/* base/arena.h, base/size.h, base/error.h, base/half.h. */
+/* base/arena.h, base/size.h, asdm/error.h, base/half.h. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/arena.h"
-#include "base/error.h"
+#include <asdm/error.h>
 #include "base/half.h"
 #include "base/size.h"
 

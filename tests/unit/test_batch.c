@@ -58,77 +58,134 @@ static void check(enum asdm_status status, const struct asdm_error *err) {
         fail_msg("%s", err->message);
 }
 
-/* Steps and polls until `count` pictures are out; *ret gets picture id's pixels at [id - 1]. */
-static void run_all(struct asdm_batch *batch, int count, uint8_t pixels[][PIXELS]) {
+/* Steps and polls until `count` pictures are out; *ret gets picture id's pixels at [id - 1]. Returns how many previews
+ * came. */
+static int run_all(struct asdm_batch *batch, int count, uint8_t pixels[][PIXELS]) {
     struct asdm_error err;
     struct asdm_picture picture;
+    int previews = 0;
     for (int out = 0; out < count;) {
-        bool found = true, worked;
-        check(asdm_batch_step(batch, &worked, &err), &err);
-        while (found) {
-            check(asdm_batch_poll(batch, &picture, &found, &err), &err);
-            if (found) {
-                memcpy(pixels[picture.id - 1], picture.rgb, (size_t)picture.width * (size_t)picture.height * 3);
-                out++;
-            }
+        struct asdm_batch_report report;
+        check(asdm_batch_step(batch, &report, &err), &err);
+        assert_true(report.worked);
+        while (asdm_batch_poll(batch, &picture)) {
+            assert_int_equal(picture.status, ASDM_OK);
+            previews += picture.preview;
+            if (picture.preview)
+                continue;
+            memcpy(pixels[picture.id - 1], picture.rgb, (size_t)picture.width * (size_t)picture.height * 3);
+            out++;
         }
-        assert_true(worked || out == count);
     }
+    return previews;
 }
 
-/* The same request alone and among others, joining late: the rounding of larger products may differ, the picture not.
- */
+static struct asdm_batch *create(int pictures_max, int rows_max) {
+    struct asdm_batch *batch;
+    struct asdm_error err;
+    check(asdm_batch_create(model, &(struct asdm_batch_options){pictures_max, rows_max}, &batch, &err), &err);
+    return batch;
+}
+
+/* The same request alone and among others, joining late, with few rows, with one that leaves: the same bytes. */
 static void test_together_as_alone(void **state) {
     (void)state;
-    static uint8_t together[KINDS][PIXELS], alone[1][PIXELS];
+    static uint8_t together[KINDS + 1][PIXELS], alone[1][PIXELS];
     struct asdm_batch *batch;
     struct asdm_error err;
     uint64_t id;
     for (size_t i = 0; i < sizeof init_image; i++)
         init_image[i] = (uint8_t)(i * 7);
-    check(asdm_batch_create(model, KINDS, &batch, &err), &err);
-    for (int kind = 0; kind < KINDS; kind++) {
-        struct asdm_request r = request_of(kind);
-        check(asdm_batch_submit(batch, &r, &id, &err), &err);
-        assert_int_equal(id, kind + 1);
-        if (kind == 2)
-            check(asdm_batch_step(batch, NULL, &err), &err);
-    }
-    run_all(batch, KINDS, together);
-    asdm_batch_destroy(&batch);
-    for (int kind = 0; kind < KINDS; kind++) {
-        struct asdm_request r = request_of(kind);
-        check(asdm_batch_create(model, 1, &batch, &err), &err);
-        check(asdm_batch_submit(batch, &r, &id, &err), &err);
-        run_all(batch, 1, alone);
-        asdm_batch_destroy(&batch);
-        int most = 0;
-        for (int i = 0; i < r.width * r.height * 3; i++) {
-            int difference = abs(together[kind][i] - alone[0][i]);
-            most = difference > most ? difference : most;
+    for (int rows_max = 0; rows_max <= 6; rows_max += 3) {
+        batch = create(KINDS + 1, rows_max);
+        for (int kind = 0; kind < KINDS; kind++) {
+            struct asdm_request r = request_of(kind);
+            r.previews = rows_max ? 0 : 1;
+            check(asdm_batch_submit(batch, &r, &id, &err), &err);
+            assert_int_equal(id, kind + 1);
+            if (kind == 2)
+                check(asdm_batch_step(batch, NULL, &err), &err);
         }
-        if (most > 2)
-            fail_msg("kind %d: a channel differs by %d", kind, most);
+        struct asdm_request leaves = request_of(0);
+        check(asdm_batch_submit(batch, &leaves, &id, &err), &err);
+        check(asdm_batch_step(batch, NULL, &err), &err);
+        asdm_batch_cancel(batch, id);
+        assert_int_equal(run_all(batch, KINDS, together), rows_max ? 0 : KINDS);
+        asdm_batch_destroy(&batch);
+        for (int kind = 0; kind < KINDS; kind++) {
+            struct asdm_request r = request_of(kind);
+            batch = create(1, 0);
+            check(asdm_batch_submit(batch, &r, &id, &err), &err);
+            run_all(batch, 1, alone);
+            asdm_batch_destroy(&batch);
+            if (memcmp(together[kind], alone[0], (size_t)(r.width * r.height * 3)) != 0)
+                fail_msg("kind %d differs, rows_max %d", kind, rows_max);
+        }
     }
+}
+
+/* Where the mask keeps the init image, its own pixels are in the picture; elsewhere the picture is another. */
+static void test_mask(void **state) {
+    (void)state;
+    static uint8_t mask[32 * 48], drawn[1][PIXELS], plain[1][PIXELS];
+    struct asdm_request r = request_of(5);
+    struct asdm_error err;
+    uint64_t id;
+    r.width = 32;
+    r.height = 48; /* the init image's own, so that it is not resized */
+    memset(mask, 255, sizeof mask / 2);
+    for (int with = 0; with < 2; with++) {
+        struct asdm_batch *batch = create(1, 0);
+        r.mask = with ? mask : NULL;
+        check(asdm_batch_submit(batch, &r, &id, &err), &err);
+        run_all(batch, 1, with ? drawn : plain);
+        asdm_batch_destroy(&batch);
+    }
+    assert_memory_equal(drawn[0] + 32 * 24 * 3, init_image + 32 * 24 * 3, 32 * 24 * 3);
+    assert_memory_not_equal(drawn[0], init_image, 32 * 24 * 3);
+    assert_memory_not_equal(plain[0] + 32 * 24 * 3, init_image + 32 * 24 * 3, 32 * 24 * 3);
+}
+
+/* A1111's weights change the picture, and a prompt of two chunks draws another one than its first chunk. */
+static void test_prompt_syntax(void **state) {
+    (void)state;
+    static uint8_t drawn[4][PIXELS];
+    static char text[1024];
+    struct asdm_error err;
+    uint64_t id;
+    for (int i = 0; i < 90; i++)
+        strcat(text, "tree ");
+    const char *const prompts[4] = {"a red house in the snow", "a (red:1.6) house in the snow", text, text};
+    struct asdm_batch *batch = create(4, 0);
+    for (int i = 0; i < 4; i++) {
+        struct asdm_request r = request_of(0);
+        r.prompt = prompts[i];
+        r.syntax = i == 3 ? ASDM_PROMPT_PLAIN : ASDM_PROMPT_A1111;
+        check(asdm_batch_submit(batch, &r, &id, &err), &err);
+    }
+    run_all(batch, 4, drawn);
+    asdm_batch_destroy(&batch);
+    assert_memory_not_equal(drawn[0], drawn[1], PIXELS);
+    assert_memory_not_equal(drawn[2], drawn[3], PIXELS);
 }
 
 static void test_cancel_and_full(void **state) {
     (void)state;
-    struct asdm_batch *batch;
+    struct asdm_batch *batch = create(2, 0);
     struct asdm_error err;
     struct asdm_request r = request_of(0);
+    struct asdm_picture_progress progress;
     uint64_t first, second, third;
-    int done, total;
-    check(asdm_batch_create(model, 2, &batch, &err), &err);
     check(asdm_batch_submit(batch, &r, &first, &err), &err);
     check(asdm_batch_submit(batch, &r, &second, &err), &err);
     assert_int_equal(asdm_batch_submit(batch, &r, &third, &err), ASDM_ERR_MEMORY);
     check(asdm_batch_step(batch, NULL, &err), &err);
-    assert_true(asdm_batch_progress(batch, first, &done, &total));
-    assert_int_equal(done, 1);
-    assert_int_equal(total, r.steps);
+    assert_true(asdm_batch_progress(batch, first, &progress));
+    assert_int_equal(progress.state, ASDM_PICTURE_RUNNING);
+    assert_int_equal(progress.done, 1);
+    assert_int_equal(progress.total, r.steps);
     asdm_batch_cancel(batch, first);
-    assert_false(asdm_batch_progress(batch, first, &done, &total));
+    assert_false(asdm_batch_progress(batch, first, &progress));
     asdm_batch_cancel(batch, 12345);
     asdm_batch_cancel(batch, 0);
     check(asdm_batch_submit(batch, &r, &third, &err), &err);
@@ -176,12 +233,11 @@ static void test_refusals_name_the_field(void **state) {
 /* Refused by memory, before any is taken: the process stays small. */
 static void test_huge_is_refused(void **state) {
     (void)state;
-    struct asdm_batch *batch;
+    struct asdm_batch *batch = create(1, 0);
     struct asdm_error err = {0};
     struct asdm_request r = request_of(0);
     uint64_t id;
     r.width = r.height = ASDM_SIDE_MAX;
-    check(asdm_batch_create(model, 1, &batch, &err), &err);
     assert_int_equal(asdm_batch_submit(batch, &r, &id, &err), ASDM_ERR_MEMORY);
     assert_non_null(strstr(err.message, "memory"));
     r = request_of(0); /* and the batch is still good */
@@ -193,26 +249,21 @@ static void test_huge_is_refused(void **state) {
 static void test_strength_zero(void **state) {
     (void)state;
     static uint8_t drawn[1][PIXELS];
-    struct asdm_batch *batch;
+    static uint8_t back[2][PIXELS];
+    struct asdm_batch *batch = create(1, 0);
     struct asdm_error err;
     struct asdm_request r = request_of(0);
-    struct asdm_picture picture;
-    bool found, worked;
     uint64_t id;
     double difference = 0;
-    check(asdm_batch_create(model, 1, &batch, &err), &err);
     check(asdm_batch_submit(batch, &r, &id, &err), &err);
     run_all(batch, 1, drawn);
     r.init_rgb = drawn[0];
     r.init_width = r.init_height = SIDE;
     r.strength = 0;
     check(asdm_batch_submit(batch, &r, &id, &err), &err);
-    check(asdm_batch_step(batch, &worked, &err), &err);
-    assert_false(worked);
-    check(asdm_batch_poll(batch, &picture, &found, &err), &err);
-    assert_true(found);
+    run_all(batch, 1, back);
     for (int i = 0; i < PIXELS; i++)
-        difference += abs(picture.rgb[i] - drawn[0][i]);
+        difference += abs(back[1][i] - drawn[0][i]);
     if (difference / PIXELS > 25)
         fail_msg("mean difference %.1f", difference / PIXELS);
     asdm_batch_destroy(&batch);
@@ -222,7 +273,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together_as_alone),       cmocka_unit_test(test_cancel_and_full),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_huge_is_refused),
-        cmocka_unit_test(test_strength_zero),
+        cmocka_unit_test(test_strength_zero),           cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_prompt_syntax),
     };
     return cmocka_run_group_tests(tests, open_demo, close_demo);
 }

@@ -1,4 +1,4 @@
-/* base/json.h, and through it base/json_scan.h and base/key_table.h. */
+/* asdm/json.h, and through it base/json_scan.h and base/key_table.h. */
 #include <float.h>
 #include <math.h>
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "base/json.h"
+#include <asdm/json.h>
 #include "base/json_scan.h"
 #include "base/key_table.h"
 

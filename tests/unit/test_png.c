@@ -1,4 +1,4 @@
-/* base/png.h. The files are built here by hand (stored deflate blocks), so that neither side of libpng vouches for the
+/* asdm/png.h. The files are built here by hand (stored deflate blocks), so that neither side of libpng vouches for the
  * other. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "base/png.h"
+#include <asdm/png.h>
 
 enum { GREY = 0, RGB = 2, PALETTE = 3, GREY_ALPHA = 4, RGBA = 6, PIXELS_MAX = 1 << 20 };
 
@@ -177,6 +177,41 @@ static void check_kind(unsigned width, unsigned height, int depth, int type, boo
     asdm_image_done(&image);
 }
 
+/* The fourth channel of a reader that keeps alpha; build() writes tRNS for grey 0x0001, RGB 1, 2, 3 and the first
+ * palette entry (alpha 0). */
+static unsigned expected_alpha(unsigned x, unsigned y, int depth, int type, bool with_trns) {
+    if (type == GREY_ALPHA || type == RGBA)
+        return expected(x, y, type == RGBA ? 3 : 1, depth, RGBA);
+    if (!with_trns)
+        return 255;
+    if (type == RGB)
+        return sample(x, y, 0, depth) == 1 && sample(x, y, 1, depth) == 2 && sample(x, y, 2, depth) == 3 ? 0 : 255;
+    return sample(x, y, 0, depth) == (type == GREY ? 1 : 0) ? 0 : 255;
+}
+
+static void check_alpha(unsigned width, unsigned height, int depth, int type, bool interlaced, bool with_trns,
+                        unsigned *counts) {
+    static struct bytes file;
+    uint8_t *rgba;
+    uint32_t got_width, got_height;
+    struct asdm_error err = {0};
+    build(&file, width, height, depth, type, interlaced, with_trns);
+    if (asdm_png_decode_rgba(file.data, file.size, "test", PIXELS_MAX, &rgba, &got_width, &got_height, &err) != ASDM_OK)
+        fail_msg("type %d depth %d: %s", type, depth, err.message);
+    assert_int_equal(got_width, width);
+    assert_int_equal(got_height, height);
+    for (unsigned y = 0; y < height; y++)
+        for (unsigned x = 0; x < width; x++) {
+            const uint8_t *pixel = rgba + 4 * (y * width + x);
+            for (int channel = 0; channel < 3; channel++)
+                assert_int_equal(pixel[channel], expected(x, y, channel, depth, type));
+            if (pixel[3] != expected_alpha(x, y, depth, type, with_trns))
+                fail_msg("type %d depth %d trns %d: alpha at %u, %u is %u", type, depth, with_trns, x, y, pixel[3]);
+            counts[pixel[3] == 0]++;
+        }
+    free(rgba);
+}
+
 static const int kinds[][2] = {{GREY, 1},    {GREY, 2},       {GREY, 4},        {GREY, 8},    {GREY, 16},
                                {RGB, 8},     {RGB, 16},       {PALETTE, 1},     {PALETTE, 2}, {PALETTE, 4},
                                {PALETTE, 8}, {GREY_ALPHA, 8}, {GREY_ALPHA, 16}, {RGBA, 8},    {RGBA, 16}};
@@ -196,6 +231,23 @@ static void transparency_is_dropped_and_colours_kept(void **state) {
         if (kinds[kind][0] == GREY || kinds[kind][0] == RGB || kinds[kind][0] == PALETTE)
             for (int interlaced = 0; interlaced < 2; interlaced++)
                 check_kind(9, 7, kinds[kind][1], kinds[kind][0], interlaced, true);
+}
+
+static void alpha_is_kept_where_it_is_asked_for(void **state) {
+    (void)state;
+    unsigned counts[2] = {0};
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++)
+        for (int variant = 0; variant < 4; variant++) {
+            bool can_trns = kinds[kind][0] != GREY_ALPHA && kinds[kind][0] != RGBA;
+            check_alpha(19, 13, kinds[kind][1], kinds[kind][0], variant & 1, can_trns && variant & 2, counts);
+        }
+    assert_true(counts[0] > 0 && counts[1] > 0);
+    uint8_t *rgba = NULL;
+    uint32_t width = 77, height = 77;
+    struct asdm_error err;
+    assert_int_equal(asdm_png_decode_rgba("GIF89a", 6, "f", PIXELS_MAX, &rgba, &width, &height, &err), ASDM_ERR_FORMAT);
+    assert_string_equal(err.message, "f: is a GIF file, not a PNG; convert it first");
+    assert_true(!rgba && width == 77 && height == 77);
 }
 
 static void other_formats_are_named(void **state) {
@@ -487,6 +539,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_of_png_is_decoded),
         cmocka_unit_test(transparency_is_dropped_and_colours_kept),
+        cmocka_unit_test(alpha_is_kept_where_it_is_asked_for),
         cmocka_unit_test(other_formats_are_named),
         cmocka_unit_test(sizes_are_refused_before_anything_is_unpacked),
         cmocka_unit_test(every_cut_of_a_file_is_an_error),

@@ -1,6 +1,6 @@
 /* PNG in and out (libpng, row API). Every decoder limit is set before the first byte is believed. */
-#ifndef ASDM_BASE_PNG_H
-#define ASDM_BASE_PNG_H
+#ifndef ASDM_PNG_H
+#define ASDM_PNG_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +18,11 @@ struct asdm_image {
  * data. ERR_FORMAT; names JPEG, WebP and others where they are handed in instead. */
 enum asdm_status asdm_png_decode(const void *data, size_t size, const char *name, size_t pixels_max,
                                  struct asdm_image *ret, struct asdm_error *err);
+/* The same with alpha, which tRNS chunks give too (255 where there is none): *ret_rgba is malloc'ed, height * width
+ * * 4. */
+enum asdm_status asdm_png_decode_rgba(const void *data, size_t size, const char *name, size_t pixels_max,
+                                      uint8_t **ret_rgba, uint32_t *ret_width, uint32_t *ret_height,
+                                      struct asdm_error *err);
 enum asdm_status asdm_png_read(const char *path, size_t pixels_max, struct asdm_image *ret, struct asdm_error *err);
 void asdm_image_done(struct asdm_image *image);
 

@@ -1,8 +1,8 @@
 /* JSON for configurations: cJSON behind a strict pre-scan (RFC 8259, and refused: duplicate keys in one object, NUL
  * bytes and \u0000, invalid UTF-8, lone surrogates, nesting deeper than 64, trailing text, texts over `limit` bytes).
  * Safetensors headers have a reader of their own (tensor/safetensors.c). */
-#ifndef ASDM_BASE_JSON_H
-#define ASDM_BASE_JSON_H
+#ifndef ASDM_JSON_H
+#define ASDM_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,6 +21,15 @@ enum asdm_json_type {
     ASDM_JSON_OBJECT
 };
 
+/* Limits of a text from outside; 0: none beside those of every text. */
+struct asdm_json_limits {
+    int depth_max, node_max;
+};
+
+/* As asdm_json_parse, within `limits` (NULL: none); ERR_FORMAT names the limit. */
+enum asdm_status asdm_json_parse_limited(const char *text, size_t length, const char *name,
+                                         const struct asdm_json_limits *limits, struct asdm_json **ret_root,
+                                         struct asdm_error *err);
 /* Parses `length` bytes; errors start with `name` (a file name, "request body", ...) and give line and column.
  * The document is freed with asdm_json_destroy on its root. */
 enum asdm_status asdm_json_parse(const char *text, size_t length, const char *name, struct asdm_json **ret_root,

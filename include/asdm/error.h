@@ -1,6 +1,6 @@
 /* Filling in struct asdm_error, and assertions that stay in release builds. */
-#ifndef ASDM_BASE_ERROR_H
-#define ASDM_BASE_ERROR_H
+#ifndef ASDM_ERROR_H
+#define ASDM_ERROR_H
 
 #include <asdm/status.h>
 

@@ -1,0 +1,344 @@
+#include "run/picture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <asdm/error.h>
+#include "base/memory.h"
+#include "base/resize.h"
+
+/* ---- life */
+
+/* Rows of a picture's table that run in a precision, and the first of them. */
+static int table_rows(const struct asdm_flight *flight, enum asdm_precision precision) {
+    return precision == ASDM_PRECISION_FINE ? flight->fine_rows : flight->table->row_count - flight->fine_rows;
+}
+
+static int table_first(const struct asdm_flight *flight, enum asdm_precision precision) {
+    return precision == ASDM_PRECISION_FINE ? 0 : flight->fine_rows;
+}
+
+int asdm_flight_rows(const struct asdm_flight *flight) {
+    return flight->order.guided ? 2 : 1;
+}
+
+enum asdm_precision asdm_flight_precision(const struct asdm_flight *flight) {
+    return flight->next < flight->fine_rows ? ASDM_PRECISION_FINE : ASDM_PRECISION_MAIN;
+}
+
+int asdm_flight_chunks(const struct asdm_flight *flight) {
+    return flight->prompts[ASDM_PICTURE_GUIDED].chunk_count;
+}
+
+void asdm_flight_drop(struct asdm_flight *flight, struct asdm_model *model, struct asdm_prompts *prompts) {
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
+        if (flight->timestep_first[p] != ASDM_NONE)
+            asdm_denoiser_drop_timesteps(model->denoisers[p][asdm_flight_chunks(flight) - 1], flight->timestep_first[p],
+                                         table_rows(flight, p));
+    for (int i = 0; i < ASDM_PICTURE_PROMPTS; i++) {
+        if (flight->entries[i])
+            asdm_prompts_give(prompts, flight->entries[i]);
+        asdm_prompt_done(&flight->prompts[i]);
+    }
+    asdm_memory_unmap(flight->memory, flight->memory_bytes);
+    free(flight->table);
+    *flight = (struct asdm_flight){.phase = ASDM_PHASE_FREE};
+}
+
+void asdm_flight_fail(struct asdm_flight *flight, const struct asdm_error *err) {
+    flight->phase = ASDM_PHASE_FINISHED;
+    flight->status = err->status;
+    flight->preview_due = flight->preview_done = false;
+    snprintf(flight->message, sizeof flight->message, "%.255s", err->message);
+}
+
+/* ---- creating */
+
+/* How many of the first evaluations are noisy enough for fine precision, where the model has it. */
+static int count_fine_rows(const struct asdm_model *model, const struct asdm_sampler_table *table) {
+    double limit = model->checkpoint->scheduler.train_steps * (ASDM_LIMIT_FINE_TIMESTEP_PERCENT / 100.0);
+    int rows = 0;
+    while (model->fine && rows < table->row_count && table->rows[rows].timestep >= limit)
+        rows++;
+    return rows;
+}
+
+static enum asdm_status tokenize(const struct asdm_model *model, struct asdm_flight *flight,
+                                 const struct asdm_request *request, struct asdm_error *err) {
+    const char *texts[ASDM_PICTURE_PROMPTS] = {request->prompt, request->negative_prompt};
+    static const char *const names[ASDM_PICTURE_PROMPTS] = {"prompt", "negative prompt"};
+    int count = flight->order.guided ? ASDM_PICTURE_PROMPTS : 1, chunks = 0;
+    for (int i = 0; i < count; i++) {
+        enum asdm_status status = asdm_prompt_encode(model->tokenizer, texts[i] ? texts[i] : "", request->syntax,
+                                                     ASDM_LIMIT_PROMPT_CHUNKS, &flight->prompts[i], err);
+        if (status != ASDM_OK)
+            return asdm_fail_context(err, status, "%s", names[i]);
+        chunks = flight->prompts[i].chunk_count > chunks ? flight->prompts[i].chunk_count : chunks;
+    }
+    for (int i = 0; i < count; i++) /* both rows go into one call */
+        ASDM_TRY(asdm_prompt_pad(&flight->prompts[i], model->tokenizer, chunks, err));
+    return ASDM_OK;
+}
+
+/* Refused before anything is computed: what the UNet or the decoder could not hold. */
+static enum asdm_status check_size(const struct asdm_model *model, const struct asdm_flight *flight,
+                                   struct asdm_error *err) {
+    const struct asdm_order *order = &flight->order;
+    ASDM_TRY(asdm_plan_check(model->denoisers[ASDM_PRECISION_MAIN][0]->unet.program, model->backend, ASDM_RATE_STEP,
+                             asdm_flight_rows(flight), order->height, order->width, NULL, err));
+    return asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, order->height,
+                           order->width, NULL, err);
+}
+
+/* Takes the next `bytes` of what is being divided; with a NULL base only counts. */
+static void *carve(unsigned char *base, size_t *used, size_t bytes) {
+    unsigned char *place = base ? base + *used : NULL;
+    *used += (bytes + 63) / 64 * 64;
+    return place;
+}
+
+static size_t divide(struct asdm_flight *flight, unsigned char *base, bool image, bool mask) {
+    size_t used = 0, floats = flight->count * sizeof(float);
+    size_t pixels = flight->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
+    float **arrays[] = {&flight->latents, &flight->noise, &flight->input, &flight->prediction, &flight->clean};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        *arrays[i] = carve(base, &used, floats);
+    for (int i = 0; i < flight->table->history_count; i++)
+        flight->history[i] = carve(base, &used, floats);
+    flight->rgb = carve(base, &used, 3 * pixels);
+    flight->preview_rgb = carve(base, &used, 3 * pixels);
+    if (image) {
+        flight->pixels = carve(base, &used, 3 * pixels * sizeof(float));
+        flight->moments = carve(base, &used, 2 * floats);
+        flight->init_rgb = carve(base, &used, 3 * pixels);
+    }
+    if (mask) {
+        flight->mask = carve(base, &used, floats / ASDM_LATENT_CHANNELS);
+        flight->pixel_mask = carve(base, &used, pixels);
+        flight->keep = carve(base, &used, floats);
+        flight->keep_noise = carve(base, &used, floats);
+    }
+    return used;
+}
+
+static enum asdm_status allocate(struct asdm_flight *flight, bool image, bool mask, struct asdm_error *err) {
+    flight->memory_bytes = divide(flight, NULL, image, mask);
+    ASDM_TRY(asdm_memory_map(flight->memory_bytes, "a picture of this size", &flight->memory, err));
+    divide(flight, flight->memory, image, mask);
+    return ASDM_OK;
+}
+
+/* Mean of the mask over each cell of `dst_width` x `dst_height`, 0 .. 255. */
+static void shrink_mask(const uint8_t *mask, int width, int height, float *dst, int dst_width, int dst_height) {
+    for (int y = 0; y < dst_height; y++)
+        for (int x = 0; x < dst_width; x++) {
+            int64_t top = (int64_t)y * height / dst_height, bottom = (int64_t)(y + 1) * height / dst_height;
+            int64_t left = (int64_t)x * width / dst_width, right = (int64_t)(x + 1) * width / dst_width;
+            bottom = bottom > top ? bottom : top + 1;
+            right = right > left ? right : left + 1;
+            double sum = 0;
+            for (int64_t v = top; v < bottom; v++)
+                for (int64_t u = left; u < right; u++)
+                    sum += mask[v * width + u];
+            dst[y * dst_width + x] = (float)(sum / (double)((bottom - top) * (right - left)));
+        }
+}
+
+/* A latent is redrawn when the mask covers at least half of it; a pixel likewise. */
+static void read_mask(struct asdm_flight *flight, const struct asdm_request *request) {
+    int width = flight->order.width, height = flight->order.height;
+    size_t cells = (size_t)width * (size_t)height;
+    shrink_mask(request->mask, request->init_width, request->init_height, flight->mask, width, height);
+    for (size_t i = 0; i < cells; i++)
+        flight->mask[i] = flight->mask[i] >= 127.5f;
+    for (int y = 0; y < height * ASDM_PIXELS_PER_LATENT; y++)
+        for (int x = 0; x < width * ASDM_PIXELS_PER_LATENT; x++) {
+            int64_t v = (int64_t)y * request->init_height / (height * ASDM_PIXELS_PER_LATENT);
+            int64_t u = (int64_t)x * request->init_width / (width * ASDM_PIXELS_PER_LATENT);
+            flight->pixel_mask[(size_t)y * (size_t)width * ASDM_PIXELS_PER_LATENT + (size_t)x] =
+                request->mask[v * request->init_width + u];
+        }
+}
+
+static enum asdm_status read_image(struct asdm_flight *flight, const struct asdm_request *request,
+                                   struct asdm_error *err) {
+    int width = flight->order.width * ASDM_PIXELS_PER_LATENT, height = flight->order.height * ASDM_PIXELS_PER_LATENT;
+    ASDM_TRY(asdm_resize_rgb(request->init_rgb, request->init_width, request->init_height, flight->init_rgb, width,
+                             height, err));
+    asdm_pixels_from_bytes(flight->init_rgb, flight->pixels, 3 * (size_t)width * (size_t)height);
+    if (flight->mask)
+        read_mask(flight, request);
+    return ASDM_OK;
+}
+
+static enum asdm_status fill(struct asdm_model *model, const struct asdm_request *request, struct asdm_flight *flight,
+                             struct asdm_error *err) {
+    const struct asdm_order *order = &flight->order;
+    ASDM_TRY(asdm_sampler_table_build(&model->checkpoint->scheduler, order->sampler, order->schedule, order->steps,
+                                      order->strength, &flight->table, err));
+    flight->fine_rows = count_fine_rows(model, flight->table);
+    ASDM_TRY(check_size(model, flight, err));
+    ASDM_TRY(tokenize(model, flight, request, err));
+    ASDM_TRY(allocate(flight, request->init_rgb != NULL, request->init_rgb && request->mask, err));
+    return request->init_rgb ? read_image(flight, request, err) : ASDM_OK;
+}
+
+enum asdm_status asdm_flight_create(struct asdm_model *model, const struct asdm_request *request, uint64_t id,
+                                    struct asdm_flight *ret, struct asdm_error *err) {
+    struct asdm_order order;
+    ASDM_TRY(asdm_order_resolve(model, request, &order, err));
+    struct asdm_flight flight = {.id = id,
+                                 .phase = ASDM_PHASE_TEXT,
+                                 .order = order,
+                                 .guidance_scale = request->guidance_scale,
+                                 .timestep_first = {ASDM_NONE, ASDM_NONE},
+                                 .previews = request->previews,
+                                 .count = (size_t)ASDM_LATENT_CHANNELS * (size_t)order.height * (size_t)order.width};
+    asdm_rng_init(&flight.rng, request->rng == ASDM_REQUEST_TORCH ? ASDM_RNG_TORCH : ASDM_RNG_PHILOX, request->seed);
+    enum asdm_status status = fill(model, request, &flight, err);
+    if (status != ASDM_OK) {
+        asdm_flight_drop(&flight, model, NULL);
+        return status;
+    }
+    *ret = flight;
+    return ASDM_OK;
+}
+
+/* ---- before the first step */
+
+static enum asdm_status add_timesteps(struct asdm_flight *flight, struct asdm_model *model, struct asdm_error *err) {
+    float timesteps[2 * ASDM_LIMIT_STEPS + 8];
+    ASDM_ASSERT((size_t)flight->table->row_count <= sizeof timesteps / sizeof *timesteps);
+    for (int i = 0; i < flight->table->row_count; i++)
+        timesteps[i] = (float)flight->table->rows[i].timestep;
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++) {
+        struct asdm_denoiser *denoiser;
+        if (!table_rows(flight, p))
+            continue;
+        ASDM_TRY(asdm_model_denoiser(model, (enum asdm_precision)p, asdm_flight_chunks(flight), &denoiser, err));
+        ASDM_TRY(asdm_denoiser_add_timesteps(denoiser, timesteps + table_first(flight, p), table_rows(flight, p),
+                                             &flight->timestep_first[p], err));
+    }
+    return ASDM_OK;
+}
+
+enum asdm_status asdm_flight_encode_text(struct asdm_flight *flight, struct asdm_model *model,
+                                         struct asdm_prompts *prompts, struct asdm_error *err) {
+    bool precisions[ASDM_PRECISION_COUNT];
+    for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
+        precisions[p] = table_rows(flight, p) > 0;
+    for (int i = 0; i < asdm_flight_rows(flight); i++)
+        ASDM_TRY(asdm_prompts_take(prompts, &flight->prompts[i], precisions, &flight->entries[i], err));
+    ASDM_TRY(add_timesteps(flight, model, err));
+    if (flight->pixels)
+        flight->phase = ASDM_PHASE_ENCODE;
+    else
+        asdm_flight_start(flight, model);
+    return ASDM_OK;
+}
+
+void asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model) {
+    const struct asdm_sampler_table *table = flight->table;
+    if (flight->pixels) /* draws from the picture's generator first, as diffusers does */
+        asdm_autoencoder_sample(&model->autoencoder, flight->moments, &flight->rng, flight->noise, flight->latents,
+                                flight->count);
+    asdm_rng_normal(&flight->rng, flight->noise, flight->count);
+    if (flight->mask) {
+        memcpy(flight->keep, flight->latents, flight->count * sizeof(float));
+        memcpy(flight->keep_noise, flight->noise, flight->count * sizeof(float));
+    }
+    for (size_t i = 0; i < flight->count; i++)
+        flight->latents[i] = (float)(table->start_image * flight->latents[i] + table->start_noise * flight->noise[i]);
+    flight->phase = table->row_count ? ASDM_PHASE_READY : ASDM_PHASE_DECODE;
+}
+
+/* ---- steps */
+
+/* Where the mask keeps the image, the latents are the image's with the noise of this evaluation: with x the latents, c
+ * the input's scale and e = p x + q m the clean latents as predicted, a model of epsilon has x = (1 / p) e - (q / p) m;
+ * one of v has c x = alpha e + s noise with p = alpha c and q = -s. A sampler that predicts noise (p = 0) does without.
+ */
+static void keep_image(struct asdm_flight *flight, const struct asdm_model *model) {
+    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
+    double p = row->convert_latents, q = row->convert_model, c = row->input_scale, image, noise;
+    if (p <= 0)
+        return;
+    bool v = model->checkpoint->scheduler.prediction == ASDM_PREDICT_V;
+    image = v ? p / (c * c) : 1 / p;
+    noise = v ? -q / c : -q / p;
+    size_t cells = flight->count / ASDM_LATENT_CHANNELS;
+    for (size_t i = 0; i < flight->count; i++)
+        if (flight->mask[i % cells] == 0)
+            flight->latents[i] = (float)(image * flight->keep[i] + noise * flight->keep_noise[i]);
+}
+
+void asdm_flight_gather(struct asdm_flight *flight, const struct asdm_model *model, float *latents,
+                        int32_t *prompt_slots, int32_t *timestep_slots) {
+    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
+    enum asdm_precision precision = asdm_flight_precision(flight);
+    int rows = asdm_flight_rows(flight);
+    if (flight->mask)
+        keep_image(flight, model);
+    for (size_t k = 0; k < flight->count; k++)
+        flight->input[k] = (float)(row->input_scale * flight->latents[k]);
+    for (int r = 0; r < rows; r++) {
+        int which = rows == 2 && r == 0 ? ASDM_PICTURE_PLAIN : ASDM_PICTURE_GUIDED;
+        memcpy(latents + (size_t)r * flight->count, flight->input, flight->count * sizeof(float));
+        prompt_slots[r] = asdm_prompt_entry_slot(flight->entries[which], precision);
+        timestep_slots[r] = flight->timestep_first[precision] + flight->next - table_first(flight, precision);
+    }
+}
+
+static bool preview_is_due(struct asdm_flight *flight) {
+    int done = flight->next, total = flight->table->row_count, parts = flight->previews + 1;
+    bool spread = flight->previews && done * parts / total > (done - 1) * parts / total;
+    bool asked = flight->preview_asked;
+    flight->preview_asked = false;
+    return (spread || asked) && done < total;
+}
+
+/* Clean latents as predicted at this row. */
+static void predict_clean(struct asdm_flight *flight, const float *model) {
+    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
+    for (size_t i = 0; i < flight->count; i++)
+        flight->clean[i] = (float)(row->convert_latents * flight->latents[i] + row->convert_model * model[i]);
+}
+
+void asdm_flight_update(struct asdm_flight *flight, const float *predictions) {
+    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
+    const float *model = predictions;
+    if (flight->order.guided) {
+        const float *plain = predictions, *guided = predictions + flight->count;
+        float scale = (float)flight->guidance_scale;
+        for (size_t i = 0; i < flight->count; i++)
+            flight->prediction[i] = plain[i] + scale * (guided[i] - plain[i]);
+        model = flight->prediction;
+    }
+    bool wanted = flight->previews || flight->preview_asked;
+    if (wanted && !flight->preview_due)
+        predict_clean(flight, model);
+    if (row->draws_noise)
+        asdm_rng_normal(&flight->rng, flight->noise, flight->count);
+    asdm_sampler_row_apply(row, flight->table->history_count, flight->latents, flight->history, model, flight->noise,
+                           flight->count);
+    flight->next++;
+    if (wanted && !flight->preview_due && preview_is_due(flight)) {
+        flight->preview_due = true;
+        flight->clean_step = flight->table->rows[flight->next].step;
+    }
+    if (flight->next < flight->table->row_count)
+        return;
+    flight->phase = ASDM_PHASE_DECODE;
+    if (flight->mask)
+        for (size_t i = 0, cells = flight->count / ASDM_LATENT_CHANNELS; i < flight->count; i++)
+            if (flight->mask[i % cells] == 0)
+                flight->latents[i] = flight->keep[i];
+}
+
+void asdm_flight_paste(struct asdm_flight *flight, uint8_t *rgb) {
+    size_t pixels = flight->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
+    for (size_t i = 0; flight->mask && i < pixels; i++)
+        if (flight->pixel_mask[i] < 128)
+            memcpy(rgb + 3 * i, flight->init_rgb + 3 * i, 3);
+}

@@ -1,0 +1,85 @@
+/* One picture in flight: a slot of a batch. Latents, history, prompts, timesteps, a sampler table and a place in it. */
+#ifndef ASDM_RUN_PICTURE_H
+#define ASDM_RUN_PICTURE_H
+
+#include "run/prompts.h"
+#include "run/request.h"
+
+enum { ASDM_PICTURE_GUIDED, ASDM_PICTURE_PLAIN, ASDM_PICTURE_PROMPTS };
+
+/* What has to happen next. */
+enum asdm_picture_phase {
+    ASDM_PHASE_FREE,   /* no picture in the slot */
+    ASDM_PHASE_TEXT,   /* prompts and timesteps are to be encoded */
+    ASDM_PHASE_ENCODE, /* the init image is to be encoded */
+    ASDM_PHASE_READY,  /* waits for rows */
+    ASDM_PHASE_RUNNING,
+    ASDM_PHASE_DECODE,
+    ASDM_PHASE_FINISHED /* or failed: to be handed out */
+};
+
+struct asdm_flight {
+    uint64_t id;
+    enum asdm_picture_phase phase;
+    struct asdm_order order;
+    struct asdm_sampler_table *table;
+    struct asdm_rng rng;
+    double guidance_scale;
+    int next;      /* row of the table */
+    int fine_rows; /* the table's first rows run in fine precision */
+    struct asdm_prompt prompts[ASDM_PICTURE_PROMPTS];
+    struct asdm_prompt_entry *entries[ASDM_PICTURE_PROMPTS]; /* from ASDM_PHASE_ENCODE on */
+    int timestep_first[ASDM_PRECISION_COUNT];                /* slot of the first; ASDM_NONE */
+    size_t count;                                            /* numbers of the latents */
+    void *memory;                                            /* all that follow */
+    size_t memory_bytes;
+    float *latents, *noise, *input, *prediction, *clean; /* [count] each; input: scaled for the UNet, prediction:
+                                                            guided, clean: what a preview shows */
+    float *history[ASDM_SAMPLER_HISTORY_MAX];
+    uint8_t *rgb, *preview_rgb;
+    /* i2i */
+    float *pixels, *moments;      /* of the init image */
+    uint8_t *init_rgb;            /* resized */
+    float *mask;                  /* [count / 4]: 1 where the latents are redrawn, 0 where they are kept; or NULL */
+    uint8_t *pixel_mask;          /* of the picture's size */
+    float *keep, *keep_noise;     /* with a mask: the init image's latents, and the noise it started with */
+    int previews;                 /* wanted, evenly spread */
+    bool preview_asked;           /* after the next step */
+    bool preview_due;             /* `clean` is to be decoded */
+    bool preview_done;            /* preview_rgb is to be handed out */
+    int clean_step, preview_step; /* steps done */
+    double seconds[ASDM_STAGE_COUNT];
+    enum asdm_status status; /* of FINISHED */
+    char message[256];
+    bool due; /* within a step: not evaluated yet */
+};
+
+/* Checks the request, tokenizes, and has the picture's memory. On failure nothing is held. */
+enum asdm_status asdm_flight_create(struct asdm_model *model, const struct asdm_request *request, uint64_t id,
+                                    struct asdm_flight *ret, struct asdm_error *err);
+/* Frees the slot. */
+void asdm_flight_drop(struct asdm_flight *flight, struct asdm_model *model, struct asdm_prompts *prompts);
+/* It leaves with an error in place of pixels. */
+void asdm_flight_fail(struct asdm_flight *flight, const struct asdm_error *err);
+
+int asdm_flight_rows(const struct asdm_flight *flight);
+enum asdm_precision asdm_flight_precision(const struct asdm_flight *flight); /* of the next evaluation */
+int asdm_flight_chunks(const struct asdm_flight *flight);
+
+/* ASDM_PHASE_TEXT: prompts and timesteps; then the picture is at ENCODE, READY or DECODE. */
+enum asdm_status asdm_flight_encode_text(struct asdm_flight *flight, struct asdm_model *model,
+                                         struct asdm_prompts *prompts, struct asdm_error *err);
+/* The first latents: t2i, or from `moments`. Then READY, or DECODE when there is nothing to evaluate. */
+void asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model);
+
+/* The UNet's input of the next evaluation, and its slots: rows [asdm_flight_rows] of `latents`; the negative prompt's
+ * first, as diffusers has them. */
+void asdm_flight_gather(struct asdm_flight *flight, const struct asdm_model *model, float *latents,
+                        int32_t *prompt_slots, int32_t *timestep_slots);
+/* Guidance (Ho and Salimans 2022), the sampler's row, and what a preview needs. `predictions` [asdm_flight_rows]. */
+void asdm_flight_update(struct asdm_flight *flight, const float *predictions);
+
+/* After decoding: rgb outside the mask is the init image's. */
+void asdm_flight_paste(struct asdm_flight *flight, uint8_t *rgb);
+
+#endif

@@ -1,7 +1,7 @@
 /* Matrix products: oneDNN. Two sources are two products into one result; GEGLU goes over blocks of tokens so that the
  * doubled result stays in the cache. A row's bits must not depend on how many rows there are: oneDNN's bfloat16 kernels
  * choose the order of their sums by the number of tokens, so there each row is a call of its own; float32's do not
- * (tests/ops/test_invariance.c). */
+ * (tests/unit/test_invariance.c). */
 #include <stdlib.h>
 
 #include <asdm/error.h>

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "base/json.h"
+#include <asdm/json.h>
 #include "text/bpe.h"
 #include "tiny_vocab.h"
 

@@ -1,0 +1,113 @@
+/* A row of a UNet call has the same bits whatever rows are beside it: every number of rows that plans are made for
+ * against each row alone, in each precision, on sizes that suit kernels and sizes that do not. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "run/internal.h"
+
+enum { ROWS = 16, SIZES = 7 };
+
+static const int sizes[SIZES][2] = {{8, 8}, {5, 7}, {1, 1}, {24, 40}, {48, 48}, {32, 32}, {3, 64}};
+
+static void check(enum asdm_status status, const struct asdm_error *err) {
+    if (status != ASDM_OK)
+        fail_msg("%s", err->message);
+}
+
+struct rows {
+    struct asdm_denoiser *denoiser;
+    int32_t prompts[ROWS], timesteps[ROWS];
+};
+
+static void add_rows(struct rows *rows, size_t width) {
+    struct asdm_error err;
+    struct asdm_rng rng;
+    float *embeds = malloc((size_t)ASDM_PROMPT_TOKENS * width * sizeof *embeds);
+    asdm_rng_init(&rng, ASDM_RNG_PHILOX, 1);
+    for (int r = 0; r < ROWS; r++) {
+        float timestep = (float)(950 - 50 * r);
+        asdm_rng_normal(&rng, embeds, (size_t)ASDM_PROMPT_TOKENS * width);
+        check(asdm_denoiser_add_prompt(rows->denoiser, embeds, &rows->prompts[r], &err), &err);
+        check(asdm_denoiser_add_timesteps(rows->denoiser, &timestep, 1, &rows->timesteps[r], &err), &err);
+    }
+    free(embeds);
+}
+
+static void run(struct rows *rows, int first, int count, int height, int width, const float *in, float *out) {
+    struct asdm_step_plan *plan;
+    struct asdm_error err;
+    size_t numbers = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
+    check(asdm_denoiser_plan(rows->denoiser, count, height, width, &plan, &err), &err);
+    asdm_denoiser_run(rows->denoiser, plan, in + (size_t)first * numbers, rows->prompts + first,
+                      rows->timesteps + first, out + (size_t)first * numbers);
+}
+
+static void compare(struct rows *rows, int height, int width, int most) {
+    size_t numbers = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
+    float *in = malloc(ROWS * numbers * sizeof *in), *alone = malloc(ROWS * numbers * sizeof *alone);
+    float *together = malloc(ROWS * numbers * sizeof *together);
+    struct asdm_rng rng;
+    asdm_rng_init(&rng, ASDM_RNG_PHILOX, 2);
+    asdm_rng_normal(&rng, in, ROWS * numbers);
+    for (int r = 0; r < most; r++)
+        run(rows, r, 1, height, width, in, alone);
+    for (int count = 2; count <= most; count *= 2)
+        for (int first = 0; first + count <= most; first += count) {
+            run(rows, first, count, height, width, in, together);
+            for (int r = first; r < first + count; r++)
+                if (memcmp(together + (size_t)r * numbers, alone + (size_t)r * numbers, numbers * sizeof *in) != 0)
+                    fail_msg("row %d of %d at %d x %d differs", r - first, count, height, width);
+        }
+    free(in);
+    free(alone);
+    free(together);
+}
+
+static void test_model(enum asdm_model_dtype dtype, bool demo) {
+    struct asdm_model_options options = {.device = "auto", .dtype = dtype, .threads = 2};
+    struct asdm_model *model;
+    struct asdm_error err;
+    struct rows rows;
+    enum asdm_status status = demo ? asdm_model_open(ASDM_DEMO_MODEL, &options, &model, &err)
+                                   : asdm_model_open_random("bk-tiny", &options, &model, &err);
+    if (status == ASDM_ERR_UNSUPPORTED || status == ASDM_ERR_MEMORY)
+        skip(); /* this processor has no bf16, or this machine not so much memory */
+    check(status, &err);
+    check(asdm_model_denoiser(model, ASDM_PRECISION_MAIN, 1, &rows.denoiser, &err), &err);
+    add_rows(&rows, (size_t)model->text.width);
+    for (int i = 0; i < (demo ? SIZES : 1); i++)
+        compare(&rows, sizes[i][0], sizes[i][1], demo ? ROWS : 4);
+    asdm_model_close(&model);
+}
+
+static void test_demo_fp32(void **state) {
+    (void)state;
+    test_model(ASDM_DTYPE_FP32, true);
+}
+
+static void test_demo_bf16(void **state) {
+    (void)state;
+    test_model(ASDM_DTYPE_BF16, true);
+}
+
+static void test_wide_fp32(void **state) {
+    (void)state;
+    test_model(ASDM_DTYPE_FP32, false);
+}
+
+static void test_wide_bf16(void **state) {
+    (void)state;
+    test_model(ASDM_DTYPE_BF16, false);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_demo_fp32), cmocka_unit_test(test_demo_bf16),
+                                       cmocka_unit_test(test_wide_fp32), cmocka_unit_test(test_wide_bf16)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -249,7 +249,7 @@ def test_progress_preview_and_interrupt(daemon, api):
 def test_interrupt_keeps_what_is_made(daemon):
     """Pictures of one request can finish at different times only if the batch has no room for all of them; whatever is
     there comes back with its own seed and text."""
-    wait = in_thread(lambda: post(daemon, "txt2img", {**LONG, "steps": 20, "n_iter": 8}))
+    wait = in_thread(lambda: post(daemon, "txt2img", {**LONG, "width": 128, "height": 128, "steps": 20, "n_iter": 10}))
     wait_for(lambda: get(daemon, "progress")["state"]["job_no"] > 0 or get(daemon, "progress")["progress"] > 0.8)
     post(daemon, "interrupt", None)
     body = wait().json()
@@ -267,7 +267,7 @@ def test_skip(daemon, api):
 
 
 def test_interrupt_leaves_other_dialects_alone(daemon):
-    wait = in_thread(lambda: daemon.job(steps=100, width=256, height=256))
+    wait = in_thread(lambda: daemon.job(steps=100, width=128, height=128))
     wait_for(lambda: daemon.request("GET", "/v1/overview").json()["active_pictures"])
     assert get(daemon, "progress")["state"]["job_count"] == 0
     assert post(daemon, "interrupt", None).status == 200
@@ -279,12 +279,20 @@ def test_idle_interrupt(api):
     assert api.interrupt() == {} and api.skip() is None
 
 
+def count_gone(daemon):
+    found = re.search(r'^asdm_cancelled_total{reason="gone"} (\d+)', daemon.request("GET", "/metrics").text, re.M)
+    return int(found[1]) if found else 0
+
+
 def test_client_that_goes_away(daemon):
     """Its job leaves the batch."""
+    before = count_gone(daemon)
     connection = daemon.connect()
-    connection.request("POST", "/sdapi/v1/txt2img", json.dumps(LONG), {"Content-Type": "application/json"})
+    connection.request("POST", "/sdapi/v1/txt2img", json.dumps({**LONG, "n_iter": 4}),
+                       {"Content-Type": "application/json"})
     wait_for(lambda: get(daemon, "progress")["progress"] > 0)
     connection.close()
+    wait_for(lambda: count_gone(daemon) > before, seconds=10)
     wait_for(lambda: get(daemon, "progress")["state"]["job_count"] == 0, seconds=10)
 
 

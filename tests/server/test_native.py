@@ -189,9 +189,11 @@ def test_a_client_with_an_idempotency_key_may_come_back(api):
 def test_idempotency(api):
     key = uuid.uuid4().hex
     first = api.submit(**QUICK, idempotency_key=key)
-    second = api.submit(**{**QUICK, "seed": 8}, idempotency_key=key)
+    second = api.submit(**QUICK, idempotency_key=key)
     answer, third = api.call("POST", "/v1/jobs", QUICK, {"Idempotency-Key": key})
     assert first["id"] == second["id"] == third["id"]
+    answer, body = api.call("POST", "/v1/jobs", {**QUICK, "seed": 8}, {"Idempotency-Key": key})
+    assert answer.status == 422 and body["error"]["code"] == "idempotency_mismatch"
     assert api.submit(**QUICK, idempotency_key=uuid.uuid4().hex)["id"] != first["id"]
 
 

@@ -72,8 +72,7 @@ static void on_event(struct waiter *waiter, const struct job_event *event) {
     if (event->type != JOB_EVENT_FINISHED)
         return;
     a1111_forget(waiter->job);
-    bool interrupted = event->view->state == JOB_CANCELLED && problem.status != 503; /* that is the drain */
-    bool made = event->view->state == JOB_SUCCEEDED || interrupted;
+    bool made = event->view->state == JOB_SUCCEEDED || event->view->state == JOB_CANCELLED;
     if (!made && problem.status == 0)
         problem_set(&problem, 500, "internal", "", "the job %s ended without a picture", event->view->id);
     /* Read once more, as the answer repeats the request: cheaper than keeping it while it waits. */

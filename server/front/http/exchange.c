@@ -275,19 +275,17 @@ void http_answer_problem(struct http_exchange *exchange, const struct problem *p
 void http_on_gone(struct http_exchange *exchange, void (*gone)(void *user), void *user, void (*done)(void *user)) {
     pthread_mutex_lock(&exchange->lock);
     ASDM_ASSERT(!exchange->gone && !exchange->gone_done);
-    /* Complete already (the connection's thread was faster), or it never was with a handler. */
-    bool is_gone = exchange->state == EXCHANGE_GONE;
-    if (!is_gone) {
+    bool is_gone = exchange->state == EXCHANGE_GONE, is_over = is_gone || exchange->completed;
+    if (!is_over) {
         exchange->gone = gone;
         exchange->gone_user = user;
         exchange->gone_done = done;
     }
     pthread_mutex_unlock(&exchange->lock);
-    if (is_gone) {
+    if (is_gone)
         gone(user);
-        if (done)
-            done(user);
-    }
+    if (is_over && done)
+        done(user);
 }
 
 /* Takes the callbacks out, so that they are called once. */
@@ -329,6 +327,7 @@ void exchange_complete(struct http_exchange *exchange) {
     pthread_mutex_lock(&exchange->lock);
     struct MHD_Response *response = exchange->response;
     exchange->response = NULL;
+    exchange->completed = true;
     pthread_mutex_unlock(&exchange->lock);
     if (response)
         MHD_destroy_response(response);

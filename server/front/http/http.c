@@ -14,6 +14,7 @@
 enum {
     HEADER_MEMORY_BYTES = 32 << 10, /* of MHD, for one connection's header */
     SPARE_CONNECTIONS = 256,        /* beyond the limit: told so with 503; those beyond these are closed at once */
+    MEANINGLESS_BODY_BYTES = 4096,  /* of a GET or DELETE that takes none (RFC 9110, 9.3.1): read, not used */
     FIRST_BODY_BYTES = 16 << 10,
     DISCARD_BYTES = 1 << 20, /* read beyond a body's limit, to answer 413 rather than cut the client off */
     BODIES_IN_MEMORY = 16,   /* times the largest allowed body: for all requests together */
@@ -96,8 +97,10 @@ static bool check_caller(struct http_exchange *exchange, struct problem *problem
 }
 
 static bool check_body_size(struct http_exchange *exchange, struct problem *problem) {
-    size_t most = (size_t)exchange->http->config->body_bytes_max;
-    exchange->body_max = exchange->route->body_bytes_max < most ? exchange->route->body_bytes_max : most;
+    size_t most = (size_t)exchange->http->config->body_bytes_max, wanted = exchange->route->body_bytes_max;
+    if (wanted == 0 && strcmp(exchange->route->method, "POST") != 0)
+        wanted = MEANINGLESS_BODY_BYTES;
+    exchange->body_max = wanted < most ? wanted : most;
     if (exchange->content_length <= exchange->body_max && (exchange->body_max || !exchange->has_body))
         return true;
     return problem_set(problem, 413, "too_large", "", "body: must have at most %zu bytes", exchange->body_max);
@@ -158,7 +161,8 @@ static enum MHD_Result handle_request(struct http_exchange *exchange) {
 
 static void *on_request_line(void *user, const char *uri, struct MHD_Connection *mhd) {
     struct http_exchange *exchange = exchange_create(user, mhd, uri);
-    if (exchange)
+    /* The time for the header runs from connect or from its first byte, if the reaper saw that. */
+    if (exchange && atomic_load(&exchange->connection->stage) != CONNECTION_HEADER)
         connection_set_stage(exchange->connection, CONNECTION_HEADER);
     return exchange;
 }

@@ -27,7 +27,8 @@ struct http_route {
     http_problem_writer *problem; /* the dialect's; NULL: plain {"error": ...} */
     bool open;                    /* needs no key */
     bool streams;                 /* an open-ended answer (SSE) may follow */
-    size_t body_bytes_max;        /* 0: no body is taken (413); at most the configuration's */
+    size_t
+        body_bytes_max; /* 0: none is taken (413), but for a few KiB of a GET or DELETE; at most the configuration's */
 };
 
 enum asdm_status http_create(const struct config *config, struct keys *keys, struct metrics *metrics,

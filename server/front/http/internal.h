@@ -133,9 +133,9 @@ struct http_exchange {
     /* the answer */
     pthread_mutex_t lock; /* of what follows */
     enum exchange_state state;
-    bool handled;   /* the handler was called */
+    bool handled;   /* the handler had its turn */
     bool suspended; /* MHD waits for a resume */
-    bool queued;    /* `response` was given to MHD */
+    bool completed; /* MHD has ended with it */
     struct MHD_Response *response;
     int status;
     uint64_t bytes_out;

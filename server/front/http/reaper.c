@@ -92,6 +92,9 @@ static int64_t limit_of(const struct http *http, struct connection *connection, 
     const struct config *config = http->config;
     switch (stage) {
     case CONNECTION_HEADER:
+        /* At the end nothing is awaited from a client that has not begun. */
+        if (atomic_load(&http->quiesced) && bytes_received(connection->fd) == atomic_load(&connection->bytes_base))
+            return 1;
         return config->header_timeout_ms;
     case CONNECTION_IDLE:
         if (bytes_received(connection->fd) != atomic_load(&connection->bytes_base)) {
@@ -111,10 +114,19 @@ static int64_t limit_of(const struct http *http, struct connection *connection, 
     return 0;
 }
 
+/* A client that sends no more before its request is whole; MHD would wait for the rest. */
+static bool is_cut_off(const struct connection *connection, enum connection_stage stage) {
+    char byte;
+    return (stage == CONNECTION_HEADER || stage == CONNECTION_BODY) &&
+           recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void end_slow(struct http *http, int64_t now_ms) {
     for (struct connection *connection = http->connections; connection; connection = connection->next) {
-        int64_t limit_ms = limit_of(http, connection, atomic_load(&connection->stage));
-        if (limit_ms > 0 && now_ms - atomic_load(&connection->since_ms) >= limit_ms)
+        enum connection_stage stage = atomic_load(&connection->stage);
+        int64_t limit_ms = limit_of(http, connection, stage);
+        bool is_late = limit_ms > 0 && now_ms - atomic_load(&connection->since_ms) >= limit_ms;
+        if (is_late || is_cut_off(connection, stage))
             shutdown(connection->fd, SHUT_RDWR);
     }
 }

@@ -60,7 +60,8 @@ struct job_view {
     int pictures_done;
     int step, steps;    /* evaluations of all its pictures, done and in all */
     int queue_position; /* pictures before its first waiting one; -1 when none waits */
-    double queue_seconds, inference_seconds, total_seconds; /* so far; inference: text to decode */
+    double queue_seconds, inference_seconds; /* the longest of its pictures'; inference: text to decode */
+    double total_seconds;                    /* so far */
     const struct job_image *images; /* [request->count] */
     struct problem problem;         /* JOB_FAILED, JOB_CANCELLED */
 };

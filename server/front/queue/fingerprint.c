@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 enum { BLOCK_BYTES = 1 << 20, DIGEST_BYTES = 32 };
 

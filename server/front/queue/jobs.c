@@ -9,7 +9,7 @@
 
 #include <asdm/error.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 /* ---- small things */
 
@@ -371,7 +371,8 @@ void job_fill_view(const struct job *job, struct job_view *view) {
     for (int i = 0; i < job->request.count; i++) {
         const struct job_picture *picture = &job->pictures[i];
         view->step += picture->state >= PICTURE_DECODING && picture->state <= PICTURE_DONE ? job->steps : picture->step;
-        view->inference_seconds += picture->inference_seconds;
+        if (picture->inference_seconds > view->inference_seconds) /* pictures run side by side */
+            view->inference_seconds = picture->inference_seconds;
         if (picture->queue_seconds > view->queue_seconds)
             view->queue_seconds = picture->queue_seconds;
     }

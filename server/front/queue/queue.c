@@ -1,6 +1,6 @@
 /* The order of waiting pictures: those that a worker's death sent back, then priority, then deadline, then the key that
  * was served least, then age. */
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 void queue_push(struct jobs *jobs, struct job_picture *picture, bool front) {
     struct job_key *key = &jobs->keys[picture->job->key % JOB_KEYS_MAX];

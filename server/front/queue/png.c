@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "front/dialect/dialect.h"
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 struct job_png_item {
     struct job_png_item *next;

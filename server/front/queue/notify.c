@@ -4,7 +4,7 @@
 
 #include <asdm/error.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 struct job_event_item {
     struct job_event_item *next;

@@ -1,7 +1,7 @@
 /* Admission: what a request costs, and whether it may come in now. */
 #include <math.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 600000 };
 

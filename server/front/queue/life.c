@@ -8,7 +8,7 @@
 
 #include <asdm/error.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 static bool same_device(const char *a, const char *b) {
     return strcmp(a ? a : "auto", b ? b : "auto") == 0;

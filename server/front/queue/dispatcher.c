@@ -8,7 +8,7 @@
 
 #include <asdm/error.h>
 
-#include "front/job/internal.h"
+#include "front/queue/internal.h"
 
 enum { TURN_MS_MAX = 1000 };
 

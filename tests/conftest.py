@@ -17,9 +17,8 @@ sys.path.insert(0, str(TESTS / "support"))
 
 import tensorfile  # noqa: E402
 import zoo_stamp  # noqa: E402
+from reports import REPORTS  # noqa: E402
 
-REPORTS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "UndefinedBehaviorSanitizer", "ThreadSanitizer",
-           "assertion failed")
 NEEDED = ("torch", "diffusers", "transformers", "scipy")
 
 

@@ -198,7 +198,7 @@ class Bench:
     # --- half an hour of everything
 
     def soak(self):
-        daemon = self.daemon(queue={"pictures_max": 32, "result_memory_mb": 16})
+        daemon = self.daemon(queue={"pictures_max": 32}, results={"memory_mb": 16})
         bodies = kinds(80, 6, init_image())
         draws = random.Random(9)
         load = Load(daemon.port, 10, lambda: (lambda key: (key, bodies[key]))(draws.randrange(len(bodies)))).start()

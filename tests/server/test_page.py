@@ -257,7 +257,7 @@ def test_draw(page, daemon):
     job = page.job(daemon)
     assert job["status"] == "succeeded" and job["request"]["prompt"] == "a large red house in the snow at night"
     assert (job["request"]["guidance_scale"], job["request"]["seed"]) == (5, 7)
-    # What the link saves is the server's picture, byte for byte: taken from the page through a canvas-free way.
+    # What is shown is what the server drew.
     png = daemon.request("GET", job["images"][0]["url"]).body
     shown = page.eval("""(async () => {
         const image = document.getElementById('current'), canvas = document.createElement('canvas');
@@ -348,11 +348,14 @@ def test_narrow(page, daemon, dark):
     page.press("Enter", CTRL)
     page.wait("document.getElementById('steps-error').textContent")
     page.shoot("error")
+    assert page.eval("(({top, bottom}) => top >= 0 && bottom <= innerHeight)"
+                     "(document.getElementById('steps').getBoundingClientRect())")
     assert page.eval(width) <= NARROW[0]
     page.click(".enlarge")
     page.shoot("viewer")
     assert page.eval(width) <= NARROW[0]
     assert page.eval("document.getElementById('viewer').scrollWidth <= document.getElementById('viewer').clientWidth")
+    assert page.eval("document.getElementById('viewer').scrollTop") == 0
     ground = page.eval("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == dark
 

@@ -19,9 +19,21 @@ MAY = {
     "model": {"base", "tensor", "ops", "sampler"},
     "run": {"base", "tensor", "ops", "sampler", "text", "model"},
 }
+# What each folder of the front may include of the front, beside itself and the files of server/front: a request's way is
+# http -> dialect -> job -> link. The worker knows nothing of the front, the front nothing of the worker.
+FRONT_MAY = {
+    "http": set(),
+    "link": set(),
+    "job": {"link", "dialect"},  # dialect: the text that goes into PNGs
+    "dialect": {"http", "job"},
+    "page": {"http"},
+}
 REGISTRY = ENGINE / "ops" / "registry.c"  # the only file that knows the back ends
 VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "utf8proc.h": "text/unicode.c",
            "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu"}
+FRONT_VENDORS = {"microhttpd.h": {"http"}, "systemd/sd-daemon.h": {"notify.c"},
+                 "gnutls/gnutls.h": {"keys.c", "job/fingerprint.c", "job/remembered.c", "http"},
+                 "gnutls/crypto.h": {"keys.c", "job/fingerprint.c", "job/remembered.c"}}
 
 SOURCES = sorted(p for folder in ("engine", "server", "include", "tests") for p in (ROOT / folder).rglob("*")
                  if p.suffix in {".c", ".h", ".cpp", ".cu", ".py"})
@@ -67,6 +79,28 @@ def test_vendor_headers_have_one_owner():
     assert seen == set(VENDORS.values())
 
 
+def test_front_folders():
+    front = ROOT / "server" / "front"
+    assert {p.name for p in front.iterdir() if p.is_dir()} == set(FRONT_MAY)
+    for path in sorted(front.rglob("*.[ch]")):
+        folder = path.relative_to(front).parts[0]
+        for name in includes(path):
+            parts = name.split("/")
+            assert parts[0] != "worker", f"{path.relative_to(ROOT)} includes {name}"
+            if folder in FRONT_MAY and parts[0] == "front" and len(parts) > 2:
+                assert parts[1] == folder or parts[1] in FRONT_MAY[folder], f"{path.relative_to(ROOT)} includes {name}"
+            if name in FRONT_VENDORS:
+                assert {folder, str(path.relative_to(front))} & FRONT_VENDORS[name], f"{path.relative_to(ROOT)}: {name}"
+
+
+def test_worker_and_wire_know_no_front():
+    for folder in ("worker", "wire"):
+        for path in sorted((ROOT / "server" / folder).rglob("*.[ch]")):
+            for name in includes(path):
+                assert not name.startswith("front/"), f"{path.relative_to(ROOT)} includes {name}"
+                assert folder != "wire" or not name.startswith("worker/"), f"{path.relative_to(ROOT)} includes {name}"
+
+
 def test_no_file_is_too_long():
     for path in SOURCES:
         lines = path.read_text().count("\n")
@@ -75,6 +109,7 @@ def test_no_file_is_too_long():
 
 def test_no_behaviour_by_environment():
     for path in (ROOT / "server").rglob("*.c"):
-        assert "getenv" not in path.read_text(), path
+        asked = re.findall(r'getenv\(([^)]*)\)', path.read_text())
+        assert not asked or (path.name == "config.c" and asked == ['"ASDM_API_KEYS_FILE"']), path
     for path in ENGINE.rglob("*.[ch]*"):
         assert "getenv" not in path.read_text(), path

@@ -114,21 +114,24 @@ static int64_t limit_of(const struct http *http, struct connection *connection, 
     return 0;
 }
 
-/* A client that sends no more before its request is whole; MHD would wait for the rest. */
-static bool is_cut_off(const struct connection *connection, enum connection_stage stage) {
+/* Whether the client is the one to blame: not while bytes of it lie unread because our threads are busy, but for a
+ * while; at once when it sends no more before its request is whole, where MHD would wait for the rest. */
+static bool is_to_end(struct http *http, struct connection *connection, int64_t now_ms) {
+    enum { PATIENCE = 4 }; /* times the limit */
+    enum connection_stage stage = atomic_load(&connection->stage);
+    int64_t limit_ms = limit_of(http, connection, stage), age_ms = now_ms - atomic_load(&connection->since_ms);
+    bool is_late = limit_ms > 0 && age_ms >= limit_ms;
+    if (stage != CONNECTION_HEADER && stage != CONNECTION_BODY)
+        return is_late;
     char byte;
-    return (stage == CONNECTION_HEADER || stage == CONNECTION_BODY) &&
-           recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    ssize_t unread = recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return unread == 0 || (is_late && (unread < 0 || age_ms >= PATIENCE * limit_ms));
 }
 
 static void end_slow(struct http *http, int64_t now_ms) {
-    for (struct connection *connection = http->connections; connection; connection = connection->next) {
-        enum connection_stage stage = atomic_load(&connection->stage);
-        int64_t limit_ms = limit_of(http, connection, stage);
-        bool is_late = limit_ms > 0 && now_ms - atomic_load(&connection->since_ms) >= limit_ms;
-        if (is_late || is_cut_off(connection, stage))
+    for (struct connection *connection = http->connections; connection; connection = connection->next)
+        if (is_to_end(http, connection, now_ms))
             shutdown(connection->fd, SHUT_RDWR);
-    }
 }
 
 static void read_lingering(struct http *http, int64_t now_ms) {

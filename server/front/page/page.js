@@ -226,6 +226,7 @@ function showError(problem) {
     : problem.message;
   field.setAttribute("aria-invalid", "true");
   field.focus();
+  field.scrollIntoView({ block: "nearest" }); /* focus() does not where it was before */
   announce(`${field.labels[0]?.firstChild.textContent.trim()}: ${element(problem.field + "-error").textContent}`);
 }
 
@@ -240,6 +241,8 @@ function shapeFrame(width = Number(element("width").value), height = Number(elem
 
 element("strength").addEventListener("input", showStrength);
 form.addEventListener("change", keepForm);
+for (const name of ["width", "height"])
+  element(name).addEventListener("change", () => element("current").hidden && !run && shapeFrame());
 element("seed-again").addEventListener("click", () => {
   element("seed").value = element("last-seed-value").textContent;
   keepForm();
@@ -427,14 +430,15 @@ async function generate() {
   if (run) return;
   clearErrors();
   keepForm();
-  await runJob(() => {
+  await runJob(async () => {
     const body = readForm();
     if (init) body.init_image = encodeInit(body);
-    clearImage();
     showStatus("Sending");
     element("progress").removeAttribute("value");
+    const job = await askJson("/v1/jobs", "POST", body);
+    clearImage();
     element("stage").scrollIntoView({ block: "nearest" });
-    return askJson("/v1/jobs", "POST", body);
+    return job;
   });
   element("empty").hidden = !element("current").hidden;
 }
@@ -535,7 +539,7 @@ function openViewer(picture) {
   element("viewer-download").href = picture.address;
   element("viewer-download").download = picture.name;
   element("viewer").showModal();
-  element("viewer-close").focus();
+  element("viewer-close").focus({ preventScroll: true }); /* the picture is to be seen first */
 }
 
 function useSettings({ job, seed }) {

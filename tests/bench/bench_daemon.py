@@ -171,7 +171,7 @@ class Bench:
             status, data, _, _ = draw(daemon.port, body)
             assert status == 200, data
             alone.append(data)
-        draws, done = random.Random(8), 0
+        draws, done, told = random.Random(8), 0, 0
         load = Load(daemon.port, 16, lambda: (lambda key: (key, bodies[key]))(draws.randrange(len(bodies)))).start()
         start = time.monotonic()
         while done < self.options.kills:
@@ -182,7 +182,8 @@ class Bench:
                     done += 1
                 except ProcessLookupError:
                     pass
-            if done % 50 == 0:
+            if done % 50 == 0 and done != told:
+                told = done
                 print(f"  {done} kills, {len(load.results)} requests", file=sys.stderr, flush=True)
         seconds = time.monotonic() - start
         results = load.stop()

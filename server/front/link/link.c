@@ -16,6 +16,7 @@
 enum {
     PAUSE_FIRST_MS = 100, /* before the start after one that died while loading; doubles */
     PAUSE_MAX_MS = 10000,
+    PAUSE_KILLED_MAX_MS = 500, /* after a kill from outside, which says nothing about the model */
     REAP_MS = 5,              /* between looks at a process that is ending */
     RESEND_MS = 10,           /* between tries to send what the socket had no room for */
     TURN_MESSAGES_MAX = 1024, /* read in one turn */
@@ -50,6 +51,7 @@ struct link {
     bool greeted;     /* HELLO has come */
     int told;         /* LOADING: LOADs sent; one more: START, too */
     bool stopping, stop_due;
+    bool ended_by_front; /* for what it did, or did not do */
     int pause_ms;        /* before the next start after a death in loading; 0: none lately */
     int64_t start_at;    /* NONE: ms */
     int64_t quiet_since; /* the watchdog's: the last message, or the first picture; ms */
@@ -216,13 +218,11 @@ static void tell_died(struct link *l, const char *reason) {
 }
 
 /* Before the next start. */
-static void take_pause(struct link *l, bool was_loading) {
+static void take_pause(struct link *l, bool was_loading, int most_ms) {
     if (!was_loading)
         l->pause_ms = 0;
     else
-        l->pause_ms = l->pause_ms == 0                 ? PAUSE_FIRST_MS
-                      : l->pause_ms * 2 < PAUSE_MAX_MS ? l->pause_ms * 2
-                                                       : PAUSE_MAX_MS;
+        l->pause_ms = l->pause_ms == 0 ? PAUSE_FIRST_MS : l->pause_ms * 2 < most_ms ? l->pause_ms * 2 : most_ms;
     l->phase = NONE;
     l->start_at = now_ms() + l->pause_ms;
 }
@@ -240,13 +240,14 @@ static void start(struct link *l) {
     l->failure.status = (int32_t)err.status;
     snprintf(l->failure.message, sizeof l->failure.message, "%.255s", err.message);
     l->failure_told = true;
-    take_pause(l, true);
+    take_pause(l, true, PAUSE_MAX_MS);
     tell_died(l, "load");
 }
 
 /* No more is heard of this process. `reason` NULL: how it ended says. */
 static void end(struct link *l, const char *reason) {
     l->was_loading = l->phase == LOADING;
+    l->ended_by_front = reason != NULL;
     l->phase = ENDING;
     process_kill(&l->process);
     if (l->was_loading)
@@ -260,7 +261,7 @@ static void reap(struct link *l) {
     if (!process_reap(&l->process, false, &status))
         return;
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    take_pause(l, l->was_loading);
+    take_pause(l, l->was_loading, killed && !l->ended_by_front ? PAUSE_KILLED_MAX_MS : PAUSE_MAX_MS);
     if (!l->died_told)
         tell_died(l, killed ? "killed" : "crashed");
 }

@@ -1,5 +1,7 @@
 #include "front/page/page.h"
 
+#include <page_stamp.h>
+
 /* Puts a file of ASDM_PAGE_DIR into the read-only data, from page_<name> to page_<name>_end. */
 #define EMBED(name, file)                                                                                              \
     __asm__(".pushsection .rodata\n"                                                                                   \

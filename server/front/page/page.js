@@ -539,7 +539,8 @@ function openViewer(picture) {
   element("viewer-download").href = picture.address;
   element("viewer-download").download = picture.name;
   element("viewer").showModal();
-  element("viewer-close").focus({ preventScroll: true }); /* the picture is to be seen first */
+  element("viewer-close").focus();
+  element("viewer").scrollTop = 0; /* the picture is to be seen first */
 }
 
 function useSettings({ job, seed }) {

@@ -310,12 +310,12 @@ static void add_text(struct session *session, const char *key, const char *value
 
 /* Runs under setjmp: owns nothing in its own frame. */
 static void encode_body(struct session *session, const uint8_t *rgb, uint32_t width, uint32_t height,
-                        const char *const *text) {
+                        const char *const *text, int level) {
     png_structp png = session->png;
     png_set_write_fn(png, session, on_write, on_flush);
     png_set_IHDR(png, session->info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
-    png_set_compression_level(png, COMPRESSION_LEVEL);
+    png_set_compression_level(png, level ? level : COMPRESSION_LEVEL);
     for (size_t i = 0; text && text[i]; i += 2)
         add_text(session, text[i], text[i + 1]);
     png_write_info(png, session->info);
@@ -325,7 +325,7 @@ static void encode_body(struct session *session, const uint8_t *rgb, uint32_t wi
 }
 
 static bool run_encode(struct session *session, const uint8_t *rgb, uint32_t width, uint32_t height,
-                       const char *const *text) {
+                       const char *const *text, int level) {
     session->png =
         png_create_write_struct_2(PNG_LIBPNG_VER_STRING, session, on_error, on_warning, session, on_malloc, on_free);
     session->info = session->png ? png_create_info_struct(session->png) : NULL;
@@ -335,7 +335,7 @@ static bool run_encode(struct session *session, const uint8_t *rgb, uint32_t wid
     }
     if (setjmp(png_jmpbuf(session->png)))
         return false;
-    encode_body(session, rgb, width, height, text);
+    encode_body(session, rgb, width, height, text, level);
     return true;
 }
 
@@ -361,14 +361,14 @@ static enum asdm_status check_text(const char *const *text, struct asdm_error *e
 }
 
 enum asdm_status asdm_png_encode(const uint8_t *rgb, uint32_t width, uint32_t height, const char *const *text,
-                                 unsigned char **ret_data, size_t *ret_size, struct asdm_error *err) {
+                                 int level, unsigned char **ret_data, size_t *ret_size, struct asdm_error *err) {
     if (width == 0 || height == 0 || width > ENCODE_SIDE_MAX || height > ENCODE_SIDE_MAX)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "PNG of %u x %u pixels: sides must be from 1 to %d", width, height,
                          ENCODE_SIDE_MAX);
     ASDM_TRY(check_text(text, err));
     struct session session = {0};
     enum asdm_status status = ASDM_OK;
-    if (run_encode(&session, rgb, width, height, text)) {
+    if (run_encode(&session, rgb, width, height, text, level)) {
         *ret_data = session.out;
         *ret_size = session.out_used;
         session.out = NULL;

@@ -23,7 +23,7 @@ enum asdm_status asdm_write_png(const char *path, const uint8_t *rgb, int width,
     unsigned char *data;
     size_t size;
     struct asdm_file_writer writer;
-    ASDM_TRY(asdm_png_encode(rgb, (uint32_t)width, (uint32_t)height, text, &data, &size, err));
+    ASDM_TRY(asdm_png_encode(rgb, (uint32_t)width, (uint32_t)height, text, 0, &data, &size, err));
     enum asdm_status status = asdm_file_writer_open(&writer, path, err);
     if (status == ASDM_OK) {
         status = asdm_file_writer_write(&writer, data, size, err);

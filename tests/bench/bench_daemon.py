@@ -175,7 +175,7 @@ class Bench:
         load = Load(daemon.port, 16, lambda: (lambda key: (key, bodies[key]))(draws.randrange(len(bodies)))).start()
         start = time.monotonic()
         while done < self.options.kills:
-            time.sleep(draws.uniform(0.05, 1.5))
+            time.sleep(draws.uniform(0.05, 2.5))
             for pid in daemon.children():
                 try:
                     os.kill(pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ static void encode_again(const struct asdm_image *image) {
     struct asdm_image again;
     unsigned char *png;
     size_t size;
-    ASDM_ASSERT(asdm_png_encode(image->rgb, image->width, image->height, text, &png, &size, NULL) == ASDM_OK);
+    ASDM_ASSERT(asdm_png_encode(image->rgb, image->width, image->height, text, 0, &png, &size, NULL) == ASDM_OK);
     ASDM_ASSERT(asdm_png_decode(png, size, "again", PIXELS_MAX, &again, NULL) == ASDM_OK);
     ASDM_ASSERT(again.width == image->width && again.height == image->height);
     ASDM_ASSERT(memcmp(again.rgb, image->rgb, (size_t)image->width * image->height * 3) == 0);

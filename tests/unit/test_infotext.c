@@ -325,7 +325,7 @@ static void test_own_png(void **state) {
         struct problem problem;
         unsigned char *data;
         size_t size;
-        assert_int_equal(asdm_png_encode(pixel, 1, 1, text, &data, &size, NULL), ASDM_OK);
+        assert_int_equal(asdm_png_encode(pixel, 1, 1, text, 0, &data, &size, NULL), ASDM_OK);
         assert_true(png_texts_read(data, size, "image", &texts, &problem));
         assert_string_equal(png_texts_find(&texts, "parameters"), values[i]);
         png_texts_done(&texts);

@@ -451,8 +451,8 @@ static void encoded_pictures_decode_to_the_same(void **state) {
         unsigned char *png, *again;
         size_t size, size_again;
         struct asdm_image image;
-        assert_int_equal(asdm_png_encode(rgb, width, height, NULL, &png, &size, NULL), ASDM_OK);
-        assert_int_equal(asdm_png_encode(rgb, width, height, NULL, &again, &size_again, NULL), ASDM_OK);
+        assert_int_equal(asdm_png_encode(rgb, width, height, NULL, 0, &png, &size, NULL), ASDM_OK);
+        assert_int_equal(asdm_png_encode(rgb, width, height, NULL, 0, &again, &size_again, NULL), ASDM_OK);
         assert_int_equal(size, size_again);
         assert_memory_equal(png, again, size);
         assert_int_equal(asdm_png_decode(png, size, "f", PIXELS_MAX, &image, NULL), ASDM_OK);
@@ -471,7 +471,7 @@ static void texts_are_written_as_latin1_or_utf8(void **state) {
     const uint8_t rgb[3] = {1, 2, 3};
     unsigned char *png;
     size_t size, length;
-    assert_int_equal(asdm_png_encode(rgb, 1, 1, latin, &png, &size, NULL), ASDM_OK);
+    assert_int_equal(asdm_png_encode(rgb, 1, 1, latin, 0, &png, &size, NULL), ASDM_OK);
     long at = find_chunk(png, size, "tEXt", &length);
     assert_true(at > 0);
     assert_int_equal(length, 11 + 17);
@@ -479,7 +479,7 @@ static void texts_are_written_as_latin1_or_utf8(void **state) {
     assert_true(find_chunk(png, size, "iTXt", &length) < 0);
     assert_true(at < find_chunk(png, size, "IDAT", &length)); /* where readers that stop early find it */
     free(png);
-    assert_int_equal(asdm_png_encode(rgb, 1, 1, wide, &png, &size, NULL), ASDM_OK);
+    assert_int_equal(asdm_png_encode(rgb, 1, 1, wide, 0, &png, &size, NULL), ASDM_OK);
     at = find_chunk(png, size, "iTXt", &length);
     assert_true(at > 0);
     assert_int_equal(length, 11 + 2 + 2 + 3); /* keyword, flags, empty language and its keyword, text */
@@ -499,17 +499,17 @@ static void bad_arguments_are_refused(void **state) {
     char keyword[81];
     unsigned char *png;
     size_t size;
-    assert_int_equal(asdm_png_encode(rgb, 0, 1, NULL, &png, &size, NULL), ASDM_ERR_ARGUMENT);
-    assert_int_equal(asdm_png_encode(rgb, 1, 0, NULL, &png, &size, NULL), ASDM_ERR_ARGUMENT);
-    assert_int_equal(asdm_png_encode(rgb, 1000001, 1, NULL, &png, &size, NULL), ASDM_ERR_ARGUMENT);
+    assert_int_equal(asdm_png_encode(rgb, 0, 1, NULL, 0, &png, &size, NULL), ASDM_ERR_ARGUMENT);
+    assert_int_equal(asdm_png_encode(rgb, 1, 0, NULL, 0, &png, &size, NULL), ASDM_ERR_ARGUMENT);
+    assert_int_equal(asdm_png_encode(rgb, 1000001, 1, NULL, 0, &png, &size, NULL), ASDM_ERR_ARGUMENT);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        assert_int_equal(asdm_png_encode(rgb, 1, 1, texts[i], &png, &size, NULL), ASDM_ERR_ARGUMENT);
+        assert_int_equal(asdm_png_encode(rgb, 1, 1, texts[i], 0, &png, &size, NULL), ASDM_ERR_ARGUMENT);
     memset(keyword, 'k', 80);
     keyword[80] = '\0';
     const char *const long_key[] = {keyword, "x", NULL};
-    assert_int_equal(asdm_png_encode(rgb, 1, 1, long_key, &png, &size, NULL), ASDM_ERR_ARGUMENT);
+    assert_int_equal(asdm_png_encode(rgb, 1, 1, long_key, 0, &png, &size, NULL), ASDM_ERR_ARGUMENT);
     keyword[79] = '\0';
-    assert_int_equal(asdm_png_encode(rgb, 1, 1, long_key, &png, &size, NULL), ASDM_OK);
+    assert_int_equal(asdm_png_encode(rgb, 1, 1, long_key, 0, &png, &size, NULL), ASDM_OK);
     free(png);
 }
 

@@ -36,7 +36,7 @@ static bool encode(struct jobs *jobs, const struct job_png_item *item, unsigned 
         return false;
     enum asdm_status status =
         asdm_png_encode(item->rgb, (uint32_t)item->width, (uint32_t)item->height,
-                        (const char *[]){"parameters", text, NULL}, ret_png, ret_size, NULL);
+                        (const char *[]){"parameters", text, NULL}, jobs->config->png_level, ret_png, ret_size, NULL);
     free(text);
     return status == ASDM_OK;
 }

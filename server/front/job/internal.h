@@ -1,5 +1,5 @@
-/* What the files of this folder share. Everything in these structures is guarded by jobs->lock unless it says otherwise;
- * functions are called with the lock held unless they say otherwise. A picture's way:
+/* What the files of this folder share. Everything in these structures is guarded by jobs->lock unless it says
+ * otherwise; functions are called with the lock held unless they say otherwise. A picture's way:
  *
  *   submit.c -> admit.c (limits), estimate.c (deadlines) -> queue.c -> dispatcher.c -> link -> events.c
  *     -> png.c -> notify.c -> watchers
@@ -17,7 +17,7 @@
 enum {
     JOB_BUCKETS = 4096,
     JOB_DIGEST_BYTES = 32,
-    JOB_LOOKAHEAD = 2, /* pictures in a worker that wait for rows, so that none idles when a picture leaves */
+    JOB_LOOKAHEAD = 2,   /* pictures in a worker that wait for rows, so that none idles when a picture leaves */
     JOB_PNG_BACKLOG = 64 /* pictures that wait for a PNG thread: with more the workers get nothing new */
 };
 
@@ -44,10 +44,11 @@ struct job_picture {
     bool charged;      /* counted in its key's `served` */
     bool dropped;      /* the dispatcher is to take it out of the worker */
     bool wants_preview;
-    int step, previews; /* evaluations done; previews seen */
-    double sent, begun; /* begun 0: not yet */
-    struct job_picture *next, *previous; /* in the queue */
-    bool queued;                         /* is in the queue */
+    int step, previews;                      /* evaluations done; previews seen */
+    double sent, begun;                      /* begun 0: not yet */
+    double queue_seconds, inference_seconds; /* of the run that counts */
+    struct job_picture *next, *previous;     /* in the queue */
+    bool queued;                             /* is in the queue */
 };
 
 /* Finished pictures, never changed once published: views read them without the lock. */
@@ -66,21 +67,21 @@ struct job {
     struct jobs *jobs;
     int references;
     bool in_table;
-    struct job *id_next, *key_next;   /* in their buckets */
-    struct job *older, *newer;        /* in the table, by age */
-    struct job *previous, *next;      /* unfinished by age, or finished by when they did */
+    struct job *id_next, *key_next; /* in their buckets */
+    struct job *older, *newer;      /* in the table, by age */
+    struct job *previous, *next;    /* unfinished by age, or finished by when they did */
     char id[JOB_ID_BYTES], token[JOB_ID_BYTES];
-    struct job_request request; /* never changes; its init image has no pixels (see job.h) and it has no mask */
+    struct job_request request; /* never changes, read without the lock; its pixels are in `init` and `mask` */
     unsigned char digest[JOB_DIGEST_BYTES]; /* of the whole request, when it has an idempotency key */
     int key;
     enum job_state state;
     struct problem problem;
     int64_t created_unix_ms;
     double created, deadline, finished; /* deadline, finished 0: none, not yet */
-    double begun, drawn;                /* its first picture's begin, the last pixels; 0: not yet */
-    struct asdm_image init;             /* until it is finished */
+
+    struct asdm_image init; /* until it is finished */
     uint8_t *mask;
-    bool sending; /* the dispatcher reads init and mask, without the lock */
+    bool sending;                     /* the dispatcher reads init and mask, without the lock */
     int pictures_done, pictures_left; /* left: neither done nor gone */
     struct job_picture *pictures;     /* [request.count] */
     struct job_images *images;
@@ -151,12 +152,13 @@ struct jobs {
     struct job_key *keys; /* [key_count], by index */
     int key_count;
 
-    double drain_seconds, drawn_at; /* between pictures while others wait, smoothed; when the last came, 0: idle since */
-    double deadline_next;           /* the earliest of unfinished jobs; 0: none */
+    double drain_seconds,
+        drawn_at;         /* between pictures while others wait, smoothed; when the last came, 0: idle since */
+    double deadline_next; /* the earliest of unfinished jobs; 0: none */
     double deadline_checked;
     double step_sum, step_weight, step_at; /* fading mean of seconds */
 
-    bool draining, stopping, threads_started, fingerprinted;
+    bool draining, stopping, fingerprinted;
     atomic_bool fingerprint_stopping;
     int wake_fd; /* eventfd of the dispatcher */
     pthread_t dispatcher, notifier, fingerprinter, *png_threads;
@@ -198,6 +200,7 @@ bool job_publish_image(struct job *job, int index, unsigned char *png, size_t si
 
 void table_add(struct jobs *jobs, struct job *job);
 void table_finish(struct jobs *jobs, struct job *job); /* it has just finished */
+void table_forget(struct jobs *jobs, struct job *job); /* a finished one */
 struct job *table_find_idempotent(const struct jobs *jobs, const char *idempotency_key, int key);
 /* Forgets results that are too old or too many. Returns when it is to be called again; 0: no need. */
 double table_expire(struct jobs *jobs, double now);
@@ -248,7 +251,7 @@ void events_handle(void *worker, const struct link_event *event); /* without the
 /* ---- png.c: pixels become PNGs */
 
 void *png_main(void *jobs);
-struct png_pixels; /* a copy */
+struct png_pixels;                                                      /* a copy */
 struct png_pixels *png_copy(const uint8_t *rgb, int width, int height); /* any time; NULL: no memory */
 /* Takes `pixels`. `preview`: its number; -1: the finished picture. A preview is dropped when there is much to do. */
 void png_push(struct job_picture *picture, int preview, struct png_pixels *pixels);

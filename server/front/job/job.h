@@ -1,6 +1,6 @@
-/* Jobs: what a client asked for, from admission to the last byte of its answer. A job is one or more pictures (`count`);
- * each picture queues, runs and may be re-run by itself. One lock inside; all functions here are safe from any thread.
- * Callbacks run on one thread of their own (the notifier), in order, without the lock held. */
+/* Jobs: what a client asked for, from admission to the last byte of its answer. A job is one or more pictures
+ * (`count`); each picture queues, runs and may be re-run by itself. One lock inside; all functions here are safe from
+ * any thread. Callbacks run on one thread of their own (the notifier), in order, without the lock held. */
 #ifndef ASDM_FRONT_JOB_H
 #define ASDM_FRONT_JOB_H
 
@@ -15,9 +15,10 @@
 
 enum { JOB_ID_BYTES = 40 };
 
-/* The validated request, the same from every dialect (dialect/fields.c fills it). Texts are malloc'ed and belong to it. */
+/* The validated request, the same from every dialect (dialect/fields.c fills it). Texts are malloc'ed and belong to it.
+ */
 struct job_request {
-    int model; /* index in the configuration */
+    int model;                      /* index in the configuration */
     char *prompt, *negative_prompt; /* never NULL */
     enum asdm_prompt_syntax syntax;
     int width, height, steps, count;
@@ -32,8 +33,8 @@ struct job_request {
     struct asdm_image init; /* i2i, until the job has finished */
     uint8_t *mask;          /* of init's size, or NULL */
     int previews;
-    int priority;    /* 1 is served first; 5 is the default, 10 the last */
-    int deadline_ms; /* from admission; 0: none */
+    int priority;          /* 1 is served first; 5 is the default, 10 the last */
+    int deadline_ms;       /* from admission; 0: none */
     char *idempotency_key; /* or NULL */
 };
 void job_request_done(struct job_request *request);
@@ -58,23 +59,23 @@ struct job_view {
     int key; /* of the caller */
     int64_t created_unix_ms;
     int pictures_done;
-    int step, steps;    /* evaluations of all its pictures, done and in all */
-    int queue_position; /* pictures before its first waiting one; -1 when none waits */
+    int step, steps;                         /* evaluations of all its pictures, done and in all */
+    int queue_position;                      /* pictures before its first waiting one; -1 when none waits */
     double queue_seconds, inference_seconds; /* the longest of its pictures'; inference: text to decode */
     double total_seconds;                    /* so far */
-    const struct job_image *images; /* [request->count] */
-    struct problem problem;         /* JOB_FAILED, JOB_CANCELLED */
+    const struct job_image *images;          /* [request->count] */
+    struct problem problem;                  /* JOB_FAILED, JOB_CANCELLED */
 };
 
 enum job_event_type { JOB_EVENT_PROGRESS, JOB_EVENT_PREVIEW, JOB_EVENT_PICTURE, JOB_EVENT_FINISHED };
 
 struct job_event {
     enum job_event_type type;
-    int picture;                       /* PREVIEW, PICTURE: which of the job's */
-    int preview;                       /* PREVIEW: its number, from 0 */
-    const unsigned char *png;          /* PREVIEW: valid during the call */
+    int picture;              /* PREVIEW, PICTURE: which of the job's */
+    int preview;              /* PREVIEW: its number, from 0 */
+    const unsigned char *png; /* PREVIEW: valid during the call */
     size_t png_size;
-    const struct job_view *view;       /* as it was then; valid during the call */
+    const struct job_view *view; /* as it was then; valid during the call */
 };
 
 struct job;
@@ -95,7 +96,8 @@ void jobs_destroy(struct jobs **jobs);
  * reference. */
 bool jobs_submit(struct jobs *jobs, struct job_request *request, const struct key *caller, struct job **ret,
                  bool *ret_again, struct problem *ret_problem);
-/* By id, if it is this caller's (or `token` is the job's, or the caller is an admin): 404, or 410 when it is expired. */
+/* By id, if it is this caller's (or `token` is the job's, or the caller is an admin): 404, or 410 when it is expired.
+ */
 bool jobs_find(struct jobs *jobs, const char *id, const struct key *caller, const char *token, struct job **ret,
                struct problem *ret_problem);
 /* The caller's jobs, newest first, at most `room` references; `active_only`: queued or running. Returns how many. */
@@ -122,7 +124,7 @@ struct model_view {
     int default_width, default_height;
     const char *default_sampler; /* canonical; from the scheduler configuration, known before a worker is */
     const struct asdm_sampling *sampling;
-    char sha256[65]; /* of the UNet's weights file; "" until it is known */
+    char sha256[65];     /* of the UNet's weights file; "" until it is known */
     uint64_t pixels_max; /* of one picture with guidance; 0: not known yet */
 };
 int jobs_model_find(const struct jobs *jobs, const char *name); /* -1: none; NULL: the first */
@@ -130,7 +132,7 @@ void jobs_model(struct jobs *jobs, int model, struct model_view *ret);
 
 struct jobs_overview {
     int queued, active_pictures, active_rows; /* pictures */
-    bool ready;       /* every model drew its canary, and not draining */
+    bool ready;                               /* every model drew its canary, and not draining */
     bool draining;
     const char *unready_reason; /* static, when not ready */
     double step_seconds_mean;   /* of the last minute or so; 0: none */

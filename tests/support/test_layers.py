@@ -24,7 +24,7 @@ MAY = {
 FRONT_MAY = {
     "http": set(),
     "link": set(),
-    "job": {"link", "dialect"},  # dialect: the text that goes into PNGs
+    "job": {"link"},
     "dialect": {"http", "job"},
     "page": {"http"},
 }
@@ -32,8 +32,8 @@ REGISTRY = ENGINE / "ops" / "registry.c"  # the only file that knows the back en
 VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "utf8proc.h": "text/unicode.c",
            "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu"}
 FRONT_VENDORS = {"microhttpd.h": {"http"}, "systemd/sd-daemon.h": {"notify.c"},
-                 "gnutls/gnutls.h": {"keys.c", "job/fingerprint.c", "job/remembered.c", "http"},
-                 "gnutls/crypto.h": {"keys.c", "job/fingerprint.c", "job/remembered.c"}}
+                 "gnutls/gnutls.h": {"keys.c", "job/fingerprint.c"},
+                 "gnutls/crypto.h": {"keys.c", "job/fingerprint.c"}}
 
 SOURCES = sorted(p for folder in ("engine", "server", "include", "tests") for p in (ROOT / folder).rglob("*")
                  if p.suffix in {".c", ".h", ".cpp", ".cu", ".py"})

@@ -1,4 +1,4 @@
-/* front/dialect/infotext.h and png_text.h: what is written into PNGs, what is read out of them, and that what was
+/* front/job/infotext.h and png_text.h: what is written into PNGs, what is read out of them, and that what was
  * written is read. The samplers' labels, JSON and PNG are the real ones. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +16,7 @@
 #include <asdm/json.h>
 
 #include "front/dialect/dialect.h"
-#include "front/dialect/infotext.h"
+#include "front/job/infotext.h"
 #include "front/dialect/png_text.h"
 
 #define SHA256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

@@ -4,7 +4,7 @@
 #include "front/dialect/a1111.h"
 #include "front/dialect/fields.h"
 #include "front/dialect/png_text.h"
-#include "front/dialect/infotext.h"
+#include "front/job/infotext.h"
 #include "front/dialect/waiter.h"
 
 enum { SLACK_BYTES = 64 << 10, ESCAPED_TWICE_MAX = 8 /* bytes of "\\u0001" in a text in a text */ };

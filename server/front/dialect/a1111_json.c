@@ -6,7 +6,7 @@
 #include <version.h>
 
 #include "front/dialect/a1111.h"
-#include "front/dialect/infotext.h"
+#include "front/job/infotext.h"
 
 void a1111_write_node(const struct asdm_json *node, struct buffer *to) {
     switch (asdm_json_type(node)) {

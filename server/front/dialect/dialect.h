@@ -18,8 +18,4 @@ size_t native_routes(struct dialect *dialect, struct http_route *ret, size_t roo
 size_t openai_routes(struct dialect *dialect, struct http_route *ret, size_t room);
 size_t a1111_routes(struct dialect *dialect, struct http_route *ret, size_t room);
 
-/* PNG text chunk "parameters" as A1111 writes it, of picture `picture` of a job's request (infotext.c). malloc'ed. Used
- * for every dialect's PNGs. */
-char *infotext_write(const struct job_request *request, int picture, const char *model_name, const char *sha256);
-
 #endif

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "front/dialect/dialect.h"
+#include "front/job/infotext.h"
 #include "front/job/internal.h"
 
 enum { PREVIEWS_MAX = 8 /* no previews while more than so many pictures wait for a thread */ };

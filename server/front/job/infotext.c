@@ -8,7 +8,6 @@
 
 #include <asdm/json.h>
 
-
 enum { HASH_DIGITS = 10, FIELDS_BYTES = 2048, ESCAPED_MAX = 6 /* bytes of "\u0001" */ };
 enum { KEYS_MAX = 128, KEY_BYTES = 64, PARAMETERS_MIN = 3 };
 

@@ -17,9 +17,9 @@ enum {
     PAUSE_FIRST_MS = 100, /* before the start after one that died while loading; doubles */
     PAUSE_MAX_MS = 10000,
     PAUSE_KILLED_MAX_MS = 500, /* after a kill from outside, which says nothing about the model */
-    REAP_MS = 5,              /* between looks at a process that is ending */
-    RESEND_MS = 10,           /* between tries to send what the socket had no room for */
-    TURN_MESSAGES_MAX = 1024, /* read in one turn */
+    REAP_MS = 5,               /* between looks at a process that is ending */
+    RESEND_MS = 10,            /* between tries to send what the socket had no room for */
+    TURN_MESSAGES_MAX = 1024,  /* read in one turn */
 };
 
 enum phase { NONE /* no process */, LOADING, SERVING, ENDING /* killed or gone, not reaped yet */ };

@@ -148,9 +148,16 @@ static enum asdm_status replace_path(const struct source *source, char **field, 
 }
 
 static bool is_device(const char *text) {
-    size_t digits = strncmp(text, "cuda:", 5) == 0 ? strspn(text + 5, "0123456789") : 0;
-    return strcmp(text, "auto") == 0 || strcmp(text, "cpu") == 0 || strcmp(text, "ref") == 0 ||
-           strcmp(text, "cuda") == 0 || (digits > 0 && digits < 4 && text[5 + digits] == '\0');
+    static const char *const names[] = {"auto", "cpu", "ref", "cuda"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0)
+            return true;
+    if (strncmp(text, "cuda:", 5) != 0)
+        return false;
+    int digits = 0;
+    for (text += 5; *text >= '0' && *text <= '9'; text++)
+        digits++;
+    return digits > 0 && digits < 4 && *text == '\0';
 }
 
 static bool is_dtype(const char *text) {

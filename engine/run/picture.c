@@ -290,12 +290,10 @@ void asdm_flight_gather(struct asdm_flight *flight, const struct asdm_model *mod
     }
 }
 
-static bool preview_is_due(struct asdm_flight *flight) {
+/* Whether one of the evenly spread previews falls on the evaluation that was just done. */
+static bool is_preview_step(const struct asdm_flight *flight) {
     int done = flight->next, total = flight->table->row_count, parts = flight->previews + 1;
-    bool spread = flight->previews && done * parts / total > (done - 1) * parts / total;
-    bool asked = flight->preview_asked;
-    flight->preview_asked = false;
-    return (spread || asked) && done < total;
+    return flight->previews && done * parts / total > (done - 1) * parts / total && done < total;
 }
 
 /* Clean latents as predicted at this row. */
@@ -315,15 +313,17 @@ void asdm_flight_update(struct asdm_flight *flight, const float *predictions) {
             flight->prediction[i] = plain[i] + scale * (guided[i] - plain[i]);
         model = flight->prediction;
     }
-    bool wanted = flight->previews || flight->preview_asked;
-    if (wanted && !flight->preview_due)
+    bool room = !flight->preview_due; /* else the one before is not decoded yet */
+    if (room && (flight->previews || flight->preview_asked))
         predict_clean(flight, model);
     if (row->draws_noise)
         asdm_rng_normal(&flight->rng, flight->noise, flight->count);
     asdm_sampler_row_apply(row, flight->table->history_count, flight->latents, flight->history, model, flight->noise,
                            flight->count);
     flight->next++;
-    if (wanted && !flight->preview_due && preview_is_due(flight)) {
+    flight->preview_asked |= is_preview_step(flight);
+    if (room && flight->preview_asked && flight->next < flight->table->row_count) {
+        flight->preview_asked = false;
         flight->preview_due = true;
         flight->clean_step = flight->table->rows[flight->next].step;
     }

@@ -44,7 +44,7 @@ struct asdm_flight {
     uint8_t *pixel_mask;          /* of the picture's size */
     float *keep, *keep_noise;     /* with a mask: the init image's latents, and the noise it started with */
     int previews;                 /* wanted, evenly spread */
-    bool preview_asked;           /* after the next step */
+    bool preview_asked;           /* after the next step that has room for it */
     bool preview_due;             /* `clean` is to be decoded */
     bool preview_done;            /* preview_rgb is to be handed out */
     int clean_step, preview_step; /* steps done */

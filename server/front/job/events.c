@@ -32,8 +32,6 @@ static void begin(struct job_picture *picture, double now) {
         return;
     picture->begun = now;
     picture->queue_seconds = now - job->created;
-    if (!picture->returned)
-        metrics_observe(job->jobs->metrics, METRIC_QUEUE_SECONDS, NULL, NULL, picture->queue_seconds);
     if (job->state == JOB_QUEUED)
         job->state = JOB_RUNNING;
 }
@@ -74,11 +72,14 @@ static void on_picture(struct job_worker *worker, struct job_picture *picture, c
     double now = jobs_now();
     admit_drawn(jobs, now);
     begin(picture, now);
-    /* The prompt was encoded before its first step. */
-    double before = drawn->seconds[ASDM_STAGE_TEXT] + drawn->seconds[ASDM_STAGE_ENCODE];
-    double start = picture->begun - before > picture->sent ? picture->begun - before : picture->sent;
+    /* What was not its own work was waiting: for its turn, and for others' work between its own. */
+    double worked = 0;
+    for (int stage = 0; stage < ASDM_STAGE_COUNT; stage++)
+        worked += drawn->seconds[stage];
+    double start = now - worked > picture->sent ? now - worked : picture->sent;
     picture->queue_seconds = start - picture->job->created;
     picture->inference_seconds = now - start;
+    metrics_observe(jobs->metrics, METRIC_QUEUE_SECONDS, NULL, NULL, picture->queue_seconds);
     record_stages(jobs->metrics, drawn->seconds, request->i2i);
     estimate_picture(&jobs->models[request->model], drawn, (uint64_t)request->width * (uint64_t)request->height);
     job_set_picture(picture, PICTURE_ENCODING);

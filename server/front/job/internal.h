@@ -44,6 +44,7 @@ struct job_picture {
     bool charged;      /* counted in its key's `served` */
     bool dropped;      /* the dispatcher is to take it out of the worker */
     bool wants_preview;
+    bool at_png;                             /* a PNG thread has pixels of it at hand */
     int step, previews;                      /* evaluations done; previews seen */
     double sent, begun;                      /* begun 0: not yet */
     double queue_seconds, inference_seconds; /* of the run that counts */

@@ -89,7 +89,7 @@ static void finish_picture(struct job_picture *picture, unsigned char *png, size
 
 static void finish_preview(const struct job_png_item *item, unsigned char *png, size_t size) {
     struct job *job = item->picture->job;
-    unsigned char *kept = png && item->picture->state < PICTURE_ENCODING ? malloc(size) : NULL;
+    unsigned char *kept = png && item->picture->state <= PICTURE_ENCODING ? malloc(size) : NULL;
     if (!kept) { /* too late for it, or no memory */
         free(png);
         return;
@@ -101,18 +101,31 @@ static void finish_preview(const struct job_png_item *item, unsigned char *png, 
     notify_push(job, JOB_EVENT_PREVIEW, item->picture->index, item->preview, png, size);
 }
 
+/* The first whose picture no other thread has at hand, so that a picture's previews and itself stay in order. */
+static struct job_png_item *take_item(struct jobs *jobs) {
+    struct job_png_item *before = NULL, *item = jobs->pngs;
+    while (item && item->picture->at_png) {
+        before = item;
+        item = item->next;
+    }
+    if (!item)
+        return NULL;
+    *(before ? &before->next : &jobs->pngs) = item->next;
+    if (jobs->pngs_last == item)
+        jobs->pngs_last = before;
+    item->picture->at_png = true;
+    return item;
+}
+
 void *png_main(void *user) {
     struct jobs *jobs = user;
     pthread_mutex_lock(&jobs->lock);
     for (;;) {
-        while (!jobs->pngs && !jobs->png_stopping)
+        struct job_png_item *item;
+        while (!(item = take_item(jobs)) && !jobs->png_stopping)
             pthread_cond_wait(&jobs->pngs_there, &jobs->lock);
-        struct job_png_item *item = jobs->pngs;
         if (!item)
             break;
-        jobs->pngs = item->next;
-        if (!jobs->pngs)
-            jobs->pngs_last = NULL;
         struct job *job = item->picture->job;
         bool finished = item->preview < 0, wanted = !job_is_finished(job);
         char sha256[sizeof jobs->models->sha256];
@@ -126,6 +139,9 @@ void *png_main(void *user) {
         free(item->pixels);
 
         pthread_mutex_lock(&jobs->lock);
+        item->picture->at_png = false;
+        if (jobs->pngs)
+            pthread_cond_signal(&jobs->pngs_there);
         jobs->png_pending -= finished;
         if (finished && jobs->png_pending == JOB_PNG_BACKLOG - 1)
             jobs_wake(jobs); /* it waited for this */

@@ -76,3 +76,15 @@ void asdm_memory_unmap(void *memory, size_t bytes) {
     if (memory)
         munmap(memory, bytes ? bytes : 1);
 }
+
+enum asdm_status asdm_memory_ensure(float **memory, size_t *have, size_t bytes, const char *what,
+                                    struct asdm_error *err) {
+    void *larger;
+    if (*have >= bytes)
+        return ASDM_OK;
+    ASDM_TRY(asdm_memory_map(bytes, what, &larger, err));
+    asdm_memory_unmap(*memory, *have);
+    *memory = larger;
+    *have = bytes;
+    return ASDM_OK;
+}

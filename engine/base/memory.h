@@ -18,4 +18,9 @@ enum asdm_status asdm_memory_check(size_t bytes, const char *what, struct asdm_e
 enum asdm_status asdm_memory_map(size_t bytes, const char *what, void **ret, struct asdm_error *err);
 void asdm_memory_unmap(void *memory, size_t bytes);
 
+/* Mapped memory of at least `bytes`, *have being what there is; contents are lost when it grows. On failure what was is
+ * still there. */
+enum asdm_status asdm_memory_ensure(float **memory, size_t *have, size_t bytes, const char *what,
+                                    struct asdm_error *err);
+
 #endif

@@ -168,24 +168,14 @@ static enum asdm_status predict(struct asdm_batch *batch, const struct group *gr
     return ASDM_OK;
 }
 
-/* At least `bytes`; contents are lost when it grows. */
-static enum asdm_status ensure(float **memory, size_t *have, size_t bytes, struct asdm_error *err) {
-    void *larger;
-    if (*have >= bytes)
-        return ASDM_OK;
-    ASDM_TRY(asdm_memory_map(bytes, "a batch", &larger, err));
-    asdm_memory_unmap(*memory, *have);
-    *memory = larger;
-    *have = bytes;
-    return ASDM_OK;
-}
-
 static enum asdm_status evaluate(struct asdm_batch *batch, const struct group *group,
                                  struct asdm_flight *const *members, int count, int rows, struct asdm_error *err) {
     size_t numbers = members[0]->count;
     int row = 0;
-    ASDM_TRY(ensure(&batch->rows_in, &batch->rows_in_bytes, (size_t)rows * numbers * sizeof(float), err));
-    ASDM_TRY(ensure(&batch->rows_out, &batch->rows_out_bytes, (size_t)rows * numbers * sizeof(float), err));
+    ASDM_TRY(asdm_memory_ensure(&batch->rows_in, &batch->rows_in_bytes, (size_t)rows * numbers * sizeof(float),
+                                "a batch", err));
+    ASDM_TRY(asdm_memory_ensure(&batch->rows_out, &batch->rows_out_bytes, (size_t)rows * numbers * sizeof(float),
+                                "a batch", err));
     for (int i = 0; i < count; row += asdm_flight_rows(members[i++]))
         asdm_flight_gather(members[i], batch->model, batch->rows_in + (size_t)row * numbers, batch->prompt_slots + row,
                            batch->timestep_slots + row);

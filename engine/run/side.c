@@ -17,18 +17,6 @@ void asdm_side_forget(struct asdm_side *side, const struct asdm_flight *flight) 
 
 /* ---- the autoencoder */
 
-/* At least `bytes`; contents are lost when it grows. */
-static enum asdm_status ensure(float **memory, size_t *have, size_t bytes, struct asdm_error *err) {
-    void *larger;
-    if (*have >= bytes)
-        return ASDM_OK;
-    ASDM_TRY(asdm_memory_map(bytes, "a picture of this size", &larger, err));
-    asdm_memory_unmap(*memory, *have);
-    *memory = larger;
-    *have = bytes;
-    return ASDM_OK;
-}
-
 static size_t pixel_numbers(const struct asdm_flight *flight) {
     return 3 * flight->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
 }
@@ -40,8 +28,10 @@ static enum asdm_status begin(struct asdm_side *side, struct asdm_error *err) {
     if (side->kind == ASDM_SIDE_ENCODE)
         return asdm_autoencoder_begin_encode(vae, f->pixels, f->order.height, f->order.width, f->moments, &side->plan,
                                              err);
-    ASDM_TRY(ensure(&side->pixels, &side->pixels_bytes, pixel_numbers(f) * sizeof(float), err));
-    ASDM_TRY(ensure(&side->scaled, &side->scaled_bytes, f->count * sizeof(float), err));
+    ASDM_TRY(asdm_memory_ensure(&side->pixels, &side->pixels_bytes, pixel_numbers(f) * sizeof(float),
+                                "a picture of this size", err));
+    ASDM_TRY(asdm_memory_ensure(&side->scaled, &side->scaled_bytes, f->count * sizeof(float), "a picture of this size",
+                                err));
     if (side->kind == ASDM_SIDE_PREVIEW) {
         f->preview_due = false; /* the latents are copied now, so the next may come */
         f->preview_step = f->clean_step;

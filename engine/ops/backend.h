@@ -10,7 +10,7 @@
 #include "ops/program.h"
 #include "ops/weights.h"
 
-/* What a kernel finds when it runs. */
+/* What a kernel finds when it runs; all in the back end's own memory. */
 struct asdm_run {
     void *const *values;            /* address of each of the program's values: row 0 */
     const int32_t *const *row_maps; /* by rate: row of the run -> row of a value of that rate */
@@ -42,6 +42,29 @@ struct asdm_site {
 
 struct asdm_backend;
 
+/* What a back end brings whose memory the processor does not reach and whose kernels run behind its back. Work is done
+ * in the order in which it was put in. A failure of that work stays: `finish` reports it from then on. */
+struct asdm_device_class {
+    /* Zeroed, 256-byte aligned. ERR_MEMORY in words ("WHAT needs X GB ..."). */
+    enum asdm_status (*map)(struct asdm_backend *backend, size_t bytes, const char *what, void **ret,
+                            struct asdm_error *err);
+    void (*unmap)(struct asdm_backend *backend, void *memory);
+    size_t (*available)(struct asdm_backend *backend); /* bytes that `map` could still give */
+    /* Memory of the processor's that `copy` reaches at full speed. */
+    enum asdm_status (*map_staging)(struct asdm_backend *backend, size_t bytes, void **ret, struct asdm_error *err);
+    void (*unmap_staging)(struct asdm_backend *backend, void *memory);
+    /* Between any two memories. What is in neither staging nor the device's own must stay until `finish`. */
+    void (*copy)(struct asdm_backend *backend, void *to, const void *from, size_t bytes);
+    /* Waits for all work. ERR_DEVICE in words when any of it failed. */
+    enum asdm_status (*finish)(struct asdm_backend *backend, struct asdm_error *err);
+    /* What `enqueue` puts in, kept to be put in again as one piece; NULL: it could not be, which is no failure. */
+    void *(*record)(struct asdm_backend *backend, void (*enqueue)(void *user), void *user);
+    void (*replay)(struct asdm_backend *backend, void *recording);
+    void (*forget)(struct asdm_backend *backend, void *recording);
+    /* Seconds that the device itself takes for what `enqueue` puts in, the shortest of a few times. */
+    double (*time)(struct asdm_backend *backend, void (*enqueue)(void *user), void *user);
+};
+
 /* One row per back end in the registry (ops/registry.c). */
 struct asdm_backend_class {
     const char *name;  /* "ref", "cpu", "cuda" */
@@ -56,6 +79,7 @@ struct asdm_backend_class {
                              struct asdm_error *err);
     /* Before a plan is made or run on the calling thread; may be NULL. */
     void (*begin)(struct asdm_backend *backend);
+    const struct asdm_device_class *device; /* NULL: its memory is the process's, and a kernel that ran is done */
 };
 
 /* A back end in use. Its own state follows in the structure that embeds this one. */
@@ -69,5 +93,13 @@ struct asdm_backend {
  * ERR_ARGUMENT or ERR_UNSUPPORTED in words, listing what there is. */
 enum asdm_status asdm_backend_find(const char *device, const struct asdm_backend_class **ret, int *ret_device,
                                    struct asdm_error *err);
+
+/* Memory for values and weights, wherever the back end wants it. */
+enum asdm_status asdm_backend_map(struct asdm_backend *backend, size_t bytes, const char *what, void **ret,
+                                  struct asdm_error *err);
+void asdm_backend_unmap(struct asdm_backend *backend, void *memory, size_t bytes);
+/* ERR_MEMORY when `bytes` more cannot be had. */
+enum asdm_status asdm_backend_memory_check(struct asdm_backend *backend, size_t bytes, const char *what,
+                                           struct asdm_error *err);
 
 #endif

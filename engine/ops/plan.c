@@ -5,10 +5,9 @@
 
 #include <asdm/error.h>
 #include "base/clock.h"
-#include "base/memory.h"
 #include "base/size.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 128 };
 
 /* Where a value lives, and from which to which step of the plan. */
 struct placement {
@@ -16,6 +15,19 @@ struct placement {
     int first, last; /* steps; the value that an in-place result continues ends where it starts */
     int alias_of;    /* value whose memory this one takes over, or ASDM_NONE */
     size_t bytes, offset;
+};
+
+/* Devices only: what the caller brings and takes, in one block of staging memory and one alike of the device's. Row
+ * maps and inputs come first, results after them, so that each way is one copy. */
+struct mirror {
+    unsigned char *staging, *memory;
+    size_t input_bytes, bytes;
+    size_t maps[ASDM_RATE_COUNT]; /* offsets */
+    size_t *offsets;              /* [value_count] */
+    void **callers;               /* [value_count] as bound; NULL: not the caller's */
+    const int32_t *caller_maps[ASDM_RATE_COUNT];
+    void *recording; /* of all kernels and both copies */
+    bool rebound;    /* since the last run */
 };
 
 struct asdm_plan {
@@ -31,17 +43,25 @@ struct asdm_plan {
     const int32_t *row_maps[ASDM_RATE_COUNT];
     unsigned char *memory;
     size_t memory_bytes, scratch_offset, least_bytes;
+    struct mirror mirror;
 };
 
 /* ---- sizes */
 
-/* The caller's side of import, export, embedding and timestep_embedding is in 4-byte numbers. */
+/* The caller's side of import, embedding and timestep_embedding, and of export. */
+static bool is_callers_input(const struct asdm_plan *plan, int value) {
+    const struct asdm_value *v = &plan->program->values[value];
+    return v->producer == ASDM_NONE && v->rate == plan->rate;
+}
+
+static bool is_callers_output(const struct asdm_plan *plan, int value) {
+    int producer = plan->program->values[value].producer;
+    return producer != ASDM_NONE && plan->program->ops[producer].kind == ASDM_OP_EXPORT;
+}
+
+/* The caller's numbers have 4 bytes. */
 static size_t element_bytes(const struct asdm_plan *plan, int value) {
-    const struct asdm_program *p = plan->program;
-    if (p->values[value].producer == ASDM_NONE && p->values[value].rate == plan->rate)
-        return 4;
-    int producer = p->values[value].producer;
-    return producer != ASDM_NONE && p->ops[producer].kind == ASDM_OP_EXPORT ? 4 : plan->backend->element_bytes;
+    return is_callers_input(plan, value) || is_callers_output(plan, value) ? 4 : plan->backend->element_bytes;
 }
 
 static bool row_bytes(const struct asdm_plan *plan, int value, size_t *ret) {
@@ -136,7 +156,7 @@ static enum asdm_status check_least_memory(struct asdm_plan *plan, struct asdm_e
         most = bytes > most ? bytes : most;
     }
     plan->least_bytes = most;
-    return asdm_memory_check(most, "a picture of this size", err);
+    return asdm_backend_memory_check(plan->backend, most, "a picture of this size", err);
 }
 
 static enum asdm_status plan_kernels(struct asdm_plan *plan, struct asdm_error *err) {
@@ -231,12 +251,60 @@ static enum asdm_status allocate(struct asdm_plan *plan, struct asdm_error *err)
     if (!asdm_size_add(plan->memory_bytes, asdm_size_align(scratch, ALIGNMENT), &plan->memory_bytes))
         return too_large(plan, err);
     void *memory;
-    ASDM_TRY(asdm_memory_map(plan->memory_bytes, "a picture of this size", &memory, err));
+    ASDM_TRY(asdm_backend_map(plan->backend, plan->memory_bytes, "a picture of this size", &memory, err));
     plan->memory = memory;
     for (int v = 0; v < plan->program->value_count; v++)
         if (plan->places[v].used && !plan->places[v].bound)
             plan->values[v] = plan->memory + plan->places[root_of(plan, v)].offset;
     return ASDM_OK;
+}
+
+/* Places what the caller brings (`outputs` false) or takes from *at on. */
+static void place_callers(struct asdm_plan *plan, bool outputs, size_t *at) {
+    for (int v = 0; v < plan->program->value_count; v++)
+        if (plan->places[v].used && (outputs ? is_callers_output(plan, v) : is_callers_input(plan, v))) {
+            plan->mirror.offsets[v] = *at;
+            *at += plan->places[v].bytes;
+        }
+}
+
+static enum asdm_status create_mirror(struct asdm_plan *plan, struct asdm_error *err) {
+    struct mirror *m = &plan->mirror;
+    size_t values = (size_t)plan->program->value_count + 1;
+    void *memory;
+    m->offsets = calloc(values, sizeof *m->offsets);
+    m->callers = calloc(values, sizeof *m->callers);
+    if (!m->offsets || !m->callers)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", plan->program->name);
+    for (int rate = 0; rate < ASDM_RATE_COUNT; rate++) {
+        m->maps[rate] = m->bytes;
+        m->bytes += asdm_size_align((size_t)plan->rows * sizeof(int32_t), ALIGNMENT);
+    }
+    place_callers(plan, false, &m->bytes);
+    m->input_bytes = m->bytes;
+    place_callers(plan, true, &m->bytes);
+    ASDM_TRY(asdm_backend_map(plan->backend, m->bytes, "a picture of this size", &memory, err));
+    m->memory = memory;
+    ASDM_TRY(plan->backend->class->device->map_staging(plan->backend, m->bytes, &memory, err));
+    m->staging = memory;
+    for (int v = 0; v < plan->program->value_count; v++)
+        if (plan->places[v].used && (is_callers_input(plan, v) || is_callers_output(plan, v)))
+            plan->values[v] = m->memory + m->offsets[v];
+    for (int rate = 0; rate < ASDM_RATE_COUNT; rate++)
+        plan->row_maps[rate] = (const int32_t *)(m->memory + m->maps[rate]);
+    return ASDM_OK;
+}
+
+static void destroy_mirror(struct asdm_plan *plan) {
+    struct mirror *m = &plan->mirror;
+    const struct asdm_device_class *device = plan->backend->class->device;
+    if (m->recording)
+        device->forget(plan->backend, m->recording);
+    if (m->staging)
+        device->unmap_staging(plan->backend, m->staging);
+    asdm_backend_unmap(plan->backend, m->memory, m->bytes);
+    free(m->offsets);
+    free(m->callers);
 }
 
 /* A plan with its steps listed and its values' lifetimes known, and nothing large allocated. */
@@ -291,6 +359,8 @@ enum asdm_status asdm_plan_create(const struct asdm_program *program, struct asd
     }
     if (status == ASDM_OK)
         status = allocate(plan, err);
+    if (status == ASDM_OK && backend->class->device)
+        status = create_mirror(plan, err);
     if (status != ASDM_OK)
         asdm_plan_destroy(&plan);
     else
@@ -305,7 +375,9 @@ void asdm_plan_destroy(struct asdm_plan **plan) {
     for (int step = 0; p->kernels && step < p->step_count; step++)
         if (p->kernels[step].destroy)
             p->kernels[step].destroy(&p->kernels[step]);
-    asdm_memory_unmap(p->memory, p->memory_bytes);
+    if (p->backend->class->device)
+        destroy_mirror(p);
+    asdm_backend_unmap(p->backend, p->memory, p->memory_bytes);
     free(p->sites);
     free(p->kernels);
     free(p->places);
@@ -318,11 +390,19 @@ void asdm_plan_destroy(struct asdm_plan **plan) {
 
 void asdm_plan_bind(struct asdm_plan *plan, int value, void *memory) {
     ASDM_ASSERT(plan->places[value].bound);
+    if (plan->backend->class->device && (is_callers_input(plan, value) || is_callers_output(plan, value))) {
+        plan->mirror.callers[value] = memory;
+        return;
+    }
+    plan->mirror.rebound |= plan->values[value] != memory;
     plan->values[value] = memory;
 }
 
 void asdm_plan_map_rows(struct asdm_plan *plan, enum asdm_rate rate, const int32_t *map) {
-    plan->row_maps[rate] = map;
+    if (plan->backend->class->device)
+        plan->mirror.caller_maps[rate] = map;
+    else
+        plan->row_maps[rate] = map;
 }
 
 bool asdm_plan_is_bound_value(const struct asdm_plan *plan, int value) {
@@ -339,13 +419,69 @@ static struct asdm_run begin_run(const struct asdm_plan *plan) {
     return (struct asdm_run){plan->values, plan->row_maps, plan->memory + plan->scratch_offset};
 }
 
-void asdm_plan_run(const struct asdm_plan *plan) {
+/* The copy in, all kernels, the copy out. */
+static void enqueue(void *user) {
+    const struct asdm_plan *plan = user;
+    const struct asdm_device_class *device = plan->backend->class->device;
+    const struct mirror *m = &plan->mirror;
+    struct asdm_run run = begin_run(plan);
+    device->copy(plan->backend, m->memory, m->staging, m->input_bytes);
+    for (int step = 0; step < plan->step_count; step++)
+        plan->kernels[step].run(&plan->kernels[step], &run);
+    if (m->bytes > m->input_bytes)
+        device->copy(plan->backend, m->staging + m->input_bytes, m->memory + m->input_bytes, m->bytes - m->input_bytes);
+}
+
+static void gather_inputs(const struct asdm_plan *plan) {
+    const struct mirror *m = &plan->mirror;
+    for (int rate = 0; rate < ASDM_RATE_COUNT; rate++)
+        if (m->caller_maps[rate])
+            memcpy(m->staging + m->maps[rate], m->caller_maps[rate], (size_t)plan->rows * sizeof(int32_t));
+    for (int v = 0; v < plan->program->value_count; v++)
+        if (m->callers[v] && is_callers_input(plan, v))
+            memcpy(m->staging + m->offsets[v], m->callers[v], asdm_plan_row_bytes(plan, v) * (size_t)plan->rows);
+}
+
+/* A plan whose memory stays where it is from one run to the next is recorded, and replayed from then on. */
+static enum asdm_status run_on_device(struct asdm_plan *plan, struct asdm_error *err) {
+    struct mirror *m = &plan->mirror;
+    const struct asdm_device_class *device = plan->backend->class->device;
+    bool stays = !m->rebound;
+    begin_run(plan);
+    gather_inputs(plan);
+    if (!stays && m->recording) {
+        device->forget(plan->backend, m->recording);
+        m->recording = NULL;
+    }
+    m->rebound = false;
+    if (stays && !m->recording)
+        m->recording = device->record(plan->backend, enqueue, plan);
+    if (m->recording)
+        device->replay(plan->backend, m->recording);
+    else
+        enqueue(plan);
+    ASDM_TRY(device->finish(plan->backend, err));
+    for (int v = 0; v < plan->program->value_count; v++)
+        if (m->callers[v] && is_callers_output(plan, v))
+            memcpy(m->callers[v], m->staging + m->offsets[v], asdm_plan_row_bytes(plan, v) * (size_t)plan->rows);
+    return ASDM_OK;
+}
+
+enum asdm_status asdm_plan_run(struct asdm_plan *plan, struct asdm_error *err) {
+    if (plan->backend->class->device)
+        return run_on_device(plan, err);
     struct asdm_run run = begin_run(plan);
     for (int step = 0; step < plan->step_count; step++)
         plan->kernels[step].run(&plan->kernels[step], &run);
+    return ASDM_OK;
 }
 
-bool asdm_plan_run_until(const struct asdm_plan *plan, int *position, double deadline) {
+enum asdm_status asdm_plan_run_until(struct asdm_plan *plan, int *position, double deadline, bool *ret_done,
+                                     struct asdm_error *err) {
+    if (plan->backend->class->device) {
+        ASDM_TRY(run_on_device(plan, err));
+        *position = plan->step_count;
+    }
     struct asdm_run run = begin_run(plan);
     while (*position < plan->step_count) {
         struct asdm_kernel *kernel = &plan->kernels[(*position)++];
@@ -353,14 +489,34 @@ bool asdm_plan_run_until(const struct asdm_plan *plan, int *position, double dea
         if (asdm_clock_seconds() >= deadline)
             break;
     }
-    return *position >= plan->step_count;
+    *ret_done = *position >= plan->step_count;
+    return ASDM_OK;
+}
+
+/* One kernel of a plan. */
+struct step_of {
+    const struct asdm_plan *plan;
+    const struct asdm_run *run;
+    int step;
+};
+
+static void enqueue_step(void *user) {
+    const struct step_of *s = user;
+    s->plan->kernels[s->step].run(&s->plan->kernels[s->step], s->run);
 }
 
 void asdm_plan_profile(const struct asdm_plan *plan, asdm_plan_report *report, void *user) {
+    const struct asdm_device_class *device = plan->backend->class->device;
     struct asdm_run run = begin_run(plan);
     for (int step = 0; step < plan->step_count; step++) {
-        double start = asdm_clock_seconds();
-        plan->kernels[step].run(&plan->kernels[step], &run);
-        report(user, &plan->sites[step], &plan->kernels[step], asdm_clock_seconds() - start);
+        struct step_of one = {plan, &run, step};
+        double start = asdm_clock_seconds(), seconds;
+        if (device) {
+            seconds = device->time(plan->backend, enqueue_step, &one);
+        } else {
+            enqueue_step(&one);
+            seconds = asdm_clock_seconds() - start;
+        }
+        report(user, &plan->sites[step], &plan->kernels[step], seconds);
     }
 }

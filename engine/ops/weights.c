@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include <asdm/error.h>
-#include "base/memory.h"
 #include "base/size.h"
+#include "ops/backend.h"
 
-enum { CHUNK_BYTES = 32 << 20, ALIGNMENT = 64 };
+enum { CHUNK_BYTES = 32 << 20, ALIGNMENT = 128 };
 
 /* Layouts are never freed one by one, so they are carved from large pages. */
 struct chunk {
@@ -26,17 +26,22 @@ enum { BUCKETS = 1024 };
 
 struct asdm_weight_store {
     struct asdm_weight_source source;
+    struct asdm_backend *backend;
+    /* Devices: where a layout is written before it is copied there. */
+    void *staging;
+    size_t staging_bytes;
     struct chunk *chunks;
     struct entry *entries[BUCKETS];
     size_t bytes;
 };
 
-enum asdm_status asdm_weight_store_create(const struct asdm_weight_source *source, struct asdm_weight_store **ret,
-                                          struct asdm_error *err) {
+enum asdm_status asdm_weight_store_create(const struct asdm_weight_source *source, struct asdm_backend *backend,
+                                          struct asdm_weight_store **ret, struct asdm_error *err) {
     struct asdm_weight_store *store = calloc(1, sizeof *store);
     if (!store)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a weight store");
     store->source = *source;
+    store->backend = backend;
     *ret = store;
     return ASDM_OK;
 }
@@ -53,9 +58,11 @@ void asdm_weight_store_destroy(struct asdm_weight_store **store) {
         }
     for (struct chunk *chunk = s->chunks, *next; chunk; chunk = next) {
         next = chunk->next;
-        asdm_memory_unmap(chunk->memory, chunk->size);
+        asdm_backend_unmap(s->backend, chunk->memory, chunk->size);
         free(chunk);
     }
+    if (s->staging)
+        s->backend->class->device->unmap_staging(s->backend, s->staging);
     free(s);
     *store = NULL;
 }
@@ -72,10 +79,10 @@ static enum asdm_status carve(struct asdm_weight_store *store, size_t bytes, voi
     if (!chunk) {
         size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
         void *memory;
-        ASDM_TRY(asdm_memory_map(size, "laying out the weights", &memory, err));
+        ASDM_TRY(asdm_backend_map(store->backend, size, "laying out the weights", &memory, err));
         chunk = calloc(1, sizeof *chunk);
         if (!chunk) {
-            asdm_memory_unmap(memory, size);
+            asdm_backend_unmap(store->backend, memory, size);
             return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a weight store");
         }
         *chunk = (struct chunk){store->chunks, memory, size, 0};
@@ -85,6 +92,25 @@ static enum asdm_status carve(struct asdm_weight_store *store, size_t bytes, voi
     chunk->used += bytes;
     store->bytes += bytes;
     return ASDM_OK;
+}
+
+/* Through staging memory, which is kept for the next layout. */
+static enum asdm_status fill_device(struct asdm_weight_store *store, void *memory, size_t bytes, asdm_weight_fill *fill,
+                                    void *user, struct asdm_error *err) {
+    const struct asdm_device_class *device = store->backend->class->device;
+    if (store->staging_bytes < bytes) {
+        if (store->staging)
+            device->unmap_staging(store->backend, store->staging);
+        store->staging = NULL;
+        store->staging_bytes = 0;
+        size_t room = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+        ASDM_TRY(device->map_staging(store->backend, room, &store->staging, err));
+        store->staging_bytes = room;
+    }
+    memset(store->staging, 0, bytes);
+    ASDM_TRY(fill(user, store->staging, err));
+    device->copy(store->backend, memory, store->staging, bytes);
+    return device->finish(store->backend, err);
 }
 
 static size_t hash_key(const char *key) {
@@ -104,7 +130,10 @@ enum asdm_status asdm_weight_store_get(struct asdm_weight_store *store, const ch
         }
     void *memory = NULL;
     ASDM_TRY(carve(store, bytes, &memory, err));
-    ASDM_TRY(fill(user, memory, err));
+    if (store->backend->class->device)
+        ASDM_TRY(fill_device(store, memory, bytes, fill, user, err));
+    else
+        ASDM_TRY(fill(user, memory, err));
     struct entry *entry = calloc(1, sizeof *entry);
     char *copy = strdup(key);
     if (!entry || !copy) {

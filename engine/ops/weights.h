@@ -20,14 +20,16 @@ struct asdm_weight_source {
 };
 
 struct asdm_weight_store;
+struct asdm_backend;
 
-enum asdm_status asdm_weight_store_create(const struct asdm_weight_source *source, struct asdm_weight_store **ret,
-                                          struct asdm_error *err);
+/* Layouts are kept in the memory of `backend`, which must outlive the store. */
+enum asdm_status asdm_weight_store_create(const struct asdm_weight_source *source, struct asdm_backend *backend,
+                                          struct asdm_weight_store **ret, struct asdm_error *err);
 void asdm_weight_store_destroy(struct asdm_weight_store **store);
 
 size_t asdm_weight_store_bytes(const struct asdm_weight_store *store); /* laid out so far */
 
-/* Writes a layout into zeroed memory of the size that was asked for. */
+/* Writes a layout into zeroed memory of the size that was asked for; the processor's, whatever the back end. */
 typedef enum asdm_status asdm_weight_fill(void *user, void *memory, struct asdm_error *err);
 
 /* The memory of layout `key` (weight's name and layout, any string), 64-byte aligned; filled by `fill` the first time.

@@ -161,8 +161,8 @@ static enum asdm_status predict(struct asdm_batch *batch, const struct group *gr
         struct asdm_step_plan *plan;
         int taken = asdm_denoiser_rows(rows - done);
         ASDM_TRY(asdm_denoiser_plan(denoiser, taken, group->height, group->width, &plan, err));
-        asdm_denoiser_run(denoiser, plan, batch->rows_in + (size_t)done * count, batch->prompt_slots + done,
-                          batch->timestep_slots + done, batch->rows_out + (size_t)done * count);
+        ASDM_TRY(asdm_denoiser_run(denoiser, plan, batch->rows_in + (size_t)done * count, batch->prompt_slots + done,
+                                   batch->timestep_slots + done, batch->rows_out + (size_t)done * count, err));
         done += taken;
     }
     return ASDM_OK;

@@ -68,9 +68,8 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
     size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
-        asdm_denoiser_run(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->in, call->prompt_slots,
-                          call->timestep_slots, call->out);
-        return ASDM_OK;
+        return asdm_denoiser_run(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->in, call->prompt_slots,
+                                 call->timestep_slots, call->out, err);
     }
     for (size_t row = 0; row < (size_t)call->rows; row++) {
         struct asdm_plan *plan = NULL;
@@ -83,7 +82,7 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
             ASDM_TRY(asdm_autoencoder_begin_encode(&model->autoencoder, call->in + row * pixels, call->height,
                                                    call->width, call->out + row * 2 * latents, &plan, err));
         if (plan)
-            asdm_plan_run(plan);
+            ASDM_TRY(asdm_plan_run(plan, err));
     }
     return ASDM_OK;
 }

@@ -27,9 +27,9 @@ enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet 
     *unet = (struct asdm_unet){0};
     enum asdm_status status = asdm_program_rewrite(d->unet.program, backend->class->rewrites, err);
     if (status == ASDM_OK)
-        status = asdm_slab_create(&d->prompts, d->unet.program, ASDM_RATE_PROMPT, backend->element_bytes, err);
+        status = asdm_slab_create(&d->prompts, d->unet.program, backend, ASDM_RATE_PROMPT, err);
     if (status == ASDM_OK)
-        status = asdm_slab_create(&d->timesteps, d->unet.program, ASDM_RATE_SCHEDULE, backend->element_bytes, err);
+        status = asdm_slab_create(&d->timesteps, d->unet.program, backend, ASDM_RATE_SCHEDULE, err);
     if (status != ASDM_OK)
         asdm_denoiser_done(d);
     return status;
@@ -63,9 +63,12 @@ enum asdm_status asdm_denoiser_add_prompt(struct asdm_denoiser *d, const float *
     ASDM_TRY(asdm_slab_take(&d->prompts, 1, &slot, err));
     asdm_plan_bind(d->prompt_plan, d->unet.context, (void *)(uintptr_t)embeds);
     asdm_slab_bind(&d->prompts, d->prompt_plan, slot);
-    asdm_plan_run(d->prompt_plan);
-    *ret_slot = slot;
-    return ASDM_OK;
+    enum asdm_status status = asdm_plan_run(d->prompt_plan, err);
+    if (status != ASDM_OK)
+        asdm_slab_give(&d->prompts, slot, 1);
+    else
+        *ret_slot = slot;
+    return status;
 }
 
 void asdm_denoiser_drop_prompt(struct asdm_denoiser *d, int slot) {
@@ -87,7 +90,11 @@ enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *d, const floa
         memcpy(block, timesteps + done, (size_t)taken * sizeof *block);
         asdm_plan_bind(d->timestep_plan, d->unet.timestep, block);
         asdm_slab_bind(&d->timesteps, d->timestep_plan, first + done);
-        asdm_plan_run(d->timestep_plan);
+        enum asdm_status status = asdm_plan_run(d->timestep_plan, err);
+        if (status != ASDM_OK) {
+            asdm_slab_give(&d->timesteps, first, whole_blocks(count));
+            return status;
+        }
     }
     *ret_first = first;
     return ASDM_OK;
@@ -156,15 +163,16 @@ enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *d, int rows, int heigh
     return ASDM_OK;
 }
 
-void asdm_denoiser_run(struct asdm_denoiser *d, struct asdm_step_plan *step, const float *latents,
-                       const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction) {
+enum asdm_status asdm_denoiser_run(struct asdm_denoiser *d, struct asdm_step_plan *step, const float *latents,
+                                   const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction,
+                                   struct asdm_error *err) {
     asdm_slab_bind(&d->prompts, step->plan, 0);
     asdm_slab_bind(&d->timesteps, step->plan, 0);
     asdm_plan_map_rows(step->plan, ASDM_RATE_PROMPT, prompt_slots);
     asdm_plan_map_rows(step->plan, ASDM_RATE_SCHEDULE, timestep_slots);
     asdm_plan_bind(step->plan, d->unet.latents, (void *)(uintptr_t)latents);
     asdm_plan_bind(step->plan, d->unet.prediction, prediction);
-    asdm_plan_run(step->plan);
+    return asdm_plan_run(step->plan, err);
 }
 
 struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *step) {

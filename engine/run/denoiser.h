@@ -40,8 +40,9 @@ enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *denoiser, int rows, in
 int asdm_denoiser_rows(int wanted);
 
 /* One call: latents [rows][4][height][width] in the model's scale -> the same of predictions. Slots by row. */
-void asdm_denoiser_run(struct asdm_denoiser *denoiser, struct asdm_step_plan *plan, const float *latents,
-                       const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction);
+enum asdm_status asdm_denoiser_run(struct asdm_denoiser *denoiser, struct asdm_step_plan *plan, const float *latents,
+                                   const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction,
+                                   struct asdm_error *err);
 struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *plan); /* for profiles */
 
 #endif

@@ -22,6 +22,7 @@ enum asdm_precision { ASDM_PRECISION_MAIN, ASDM_PRECISION_FINE, ASDM_PRECISION_C
 struct asdm_model {
     struct asdm_checkpoint *checkpoint;
     struct asdm_tokenizer *tokenizer; /* NULL: random weights */
+    int device;                       /* the number after the colon */
     struct asdm_backend *backend;
     struct asdm_backend
         *fine; /* float32, for the text encoder and the noisiest steps of a small bfloat16 model; else NULL */

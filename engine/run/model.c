@@ -11,15 +11,14 @@
 static enum asdm_status open_backend(struct asdm_model *model, const struct asdm_model_options *options,
                                      struct asdm_error *err) {
     const struct asdm_backend_class *class;
-    int device;
-    ASDM_TRY(asdm_backend_find(options->device ? options->device : "auto", &class, &device, err));
-    return class->create(device, options->threads, options->dtype, &model->backend, err);
+    ASDM_TRY(asdm_backend_find(options->device ? options->device : "auto", &class, &model->device, err));
+    return class->create(model->device, options->threads, options->dtype, &model->backend, err);
 }
 
 static enum asdm_status create_stores(struct asdm_model *model, struct asdm_error *err) {
     for (int i = 0; i < ASDM_COMPONENT_COUNT; i++) {
         struct asdm_weight_source source = asdm_checkpoint_source(model->checkpoint, i);
-        ASDM_TRY(asdm_weight_store_create(&source, &model->weights[i], err));
+        ASDM_TRY(asdm_weight_store_create(&source, model->backend, &model->weights[i], err));
     }
     return ASDM_OK;
 }
@@ -68,8 +67,8 @@ static enum asdm_status build_unet(struct asdm_model *model, int threads, struct
     if (!fine)
         return ASDM_OK;
     struct asdm_weight_source source = asdm_checkpoint_source(model->checkpoint, ASDM_COMPONENT_UNET);
-    ASDM_TRY(asdm_weight_store_create(&source, &model->fine_weights, err));
-    ASDM_TRY(model->backend->class->create(0, threads, ASDM_DTYPE_FP32, &model->fine, err));
+    ASDM_TRY(model->backend->class->create(model->device, threads, ASDM_DTYPE_FP32, &model->fine, err));
+    ASDM_TRY(asdm_weight_store_create(&source, model->fine, &model->fine_weights, err));
     return asdm_model_denoiser(model, ASDM_PRECISION_FINE, 1, &denoiser, err);
 }
 

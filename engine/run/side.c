@@ -58,12 +58,18 @@ static void finish(struct asdm_side *side) {
 
 /* Goes on with the piece under way. */
 static void work(struct asdm_side *side, double deadline) {
+    struct asdm_error err = {0};
     double start = asdm_clock_seconds();
-    bool done = asdm_plan_run_until(side->plan, &side->position, deadline);
+    bool done = false;
+    enum asdm_status status = asdm_plan_run_until(side->plan, &side->position, deadline, &done, &err);
     side->flight->seconds[side->kind == ASDM_SIDE_ENCODE ? ASDM_STAGE_ENCODE : ASDM_STAGE_DECODE] +=
         asdm_clock_seconds() - start;
-    if (done)
+    if (status != ASDM_OK) {
+        asdm_flight_fail(side->flight, &err);
+        side->kind = ASDM_SIDE_NONE;
+    } else if (done) {
         finish(side);
+    }
 }
 
 /* ---- what comes next */

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include <asdm/error.h>
-#include "base/memory.h"
 
 enum { SLOTS_FIRST = 8 };
 
@@ -19,10 +18,10 @@ static bool crosses(const struct asdm_program *p, int value, enum asdm_rate rate
     return false;
 }
 
-enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_program *program, enum asdm_rate rate,
-                                  size_t element_bytes, struct asdm_error *err) {
+enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_program *program,
+                                  struct asdm_backend *backend, enum asdm_rate rate, struct asdm_error *err) {
     size_t room = (size_t)program->value_count + 1;
-    *slab = (struct asdm_slab){.program = program, .rate = rate};
+    *slab = (struct asdm_slab){.program = program, .backend = backend, .rate = rate};
     slab->values = calloc(room, sizeof *slab->values);
     slab->row_bytes = calloc(room, sizeof *slab->row_bytes);
     if (!slab->values || !slab->row_bytes) {
@@ -36,18 +35,27 @@ enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_prog
         ASDM_ASSERT(value->height.kind == ASDM_DIM_CONST && value->width.kind == ASDM_DIM_CONST);
         slab->values[slab->value_count] = v;
         slab->row_bytes[slab->value_count] =
-            element_bytes * (size_t)value->channels * (size_t)value->height.n * (size_t)value->width.n;
+            backend->element_bytes * (size_t)value->channels * (size_t)value->height.n * (size_t)value->width.n;
         slab->slot_bytes += slab->row_bytes[slab->value_count++];
     }
     return ASDM_OK;
 }
 
 void asdm_slab_done(struct asdm_slab *slab) {
-    asdm_memory_unmap(slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
+    if (slab->memory)
+        asdm_backend_unmap(slab->backend, slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
     free(slab->values);
     free(slab->row_bytes);
     free(slab->taken);
     *slab = (struct asdm_slab){0};
+}
+
+static void copy(const struct asdm_slab *slab, void *to, const void *from, size_t bytes) {
+    const struct asdm_device_class *device = slab->backend->class->device;
+    if (device)
+        device->copy(slab->backend, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
 }
 
 /* To `slots` slots, contents kept; on failure what was is still there. */
@@ -57,15 +65,16 @@ static enum asdm_status grow(struct asdm_slab *slab, int slots, struct asdm_erro
     if (!taken)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for more prompts");
     slab->taken = taken;
-    ASDM_TRY(asdm_memory_map(slab->slot_bytes * (size_t)slots, "the values of prompts and timesteps", &memory, err));
+    ASDM_TRY(asdm_backend_map(slab->backend, slab->slot_bytes * (size_t)slots, "the values of prompts and timesteps",
+                              &memory, err));
     const unsigned char *from = slab->memory;
     unsigned char *to = memory;
     for (int i = 0; i < slab->value_count && slab->slot_count; i++) {
-        memcpy(to, from, slab->row_bytes[i] * (size_t)slab->slot_count);
+        copy(slab, to, from, slab->row_bytes[i] * (size_t)slab->slot_count);
         from += slab->row_bytes[i] * (size_t)slab->slot_count;
         to += slab->row_bytes[i] * (size_t)slots;
     }
-    asdm_memory_unmap(slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
+    asdm_backend_unmap(slab->backend, slab->memory, slab->slot_bytes * (size_t)slab->slot_count);
     memset(taken + slab->slot_count, 0, (size_t)(slots - slab->slot_count));
     slab->memory = memory;
     slab->slot_count = slots;

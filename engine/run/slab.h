@@ -7,6 +7,7 @@
 
 struct asdm_slab {
     const struct asdm_program *program;
+    struct asdm_backend *backend;
     enum asdm_rate rate;
     int value_count, slot_count;
     int *values; /* the program's value numbers */
@@ -16,9 +17,8 @@ struct asdm_slab {
     unsigned char *taken;  /* [slot] */
 };
 
-/* `element_bytes` of the back end's values. */
-enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_program *program, enum asdm_rate rate,
-                                  size_t element_bytes, struct asdm_error *err);
+enum asdm_status asdm_slab_create(struct asdm_slab *slab, const struct asdm_program *program,
+                                  struct asdm_backend *backend, enum asdm_rate rate, struct asdm_error *err);
 void asdm_slab_done(struct asdm_slab *slab);
 
 /* Takes `count` slots in a row, growing the slab when needed (then memory moves: bind again). */

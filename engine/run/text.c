@@ -28,6 +28,5 @@ enum asdm_status asdm_text_encode(struct asdm_text *text, const int32_t *ids, fl
     ASDM_TRY(asdm_text_prepare(text, err));
     asdm_plan_bind(text->plan, text->encoder.ids, (void *)(uintptr_t)ids);
     asdm_plan_bind(text->plan, text->encoder.embeds, embeds);
-    asdm_plan_run(text->plan);
-    return ASDM_OK;
+    return asdm_plan_run(text->plan, err);
 }

@@ -110,14 +110,48 @@ struct asdm_program *program_copy(const struct asdm_program *program) {
 
 /* ---- running */
 
+static void check(enum asdm_status status, const struct asdm_error *err) {
+    if (status != ASDM_OK)
+        fail_msg("%s", err->message);
+}
+
+struct session {
+    const struct trial *trial;
+    struct asdm_program *program;
+    struct asdm_backend *backend;
+    struct asdm_plan *plans[ASDM_RATE_COUNT];
+    void *bound[1024];
+    int32_t maps[64];
+};
+
+/* Values that cross rates are the back end's. */
+static bool is_callers(const struct asdm_program *p, int value) {
+    int producer = p->values[value].producer;
+    return producer == ASDM_NONE || p->ops[producer].kind == ASDM_OP_EXPORT;
+}
+
+static void free_bound(struct session *s, int value, size_t bytes) {
+    if (s->bound[value] && !is_callers(s->program, value))
+        asdm_backend_unmap(s->backend, s->bound[value], bytes);
+    else
+        free(s->bound[value]);
+    s->bound[value] = NULL;
+}
+
 /* What is bound for one value: the caller's inputs, results, and values that cross rates. */
-static void *make_bound(const struct trial *trial, const struct asdm_program *p, int value, size_t row_bytes,
-                        size_t rows) {
-    const struct asdm_value *v = &p->values[value];
-    void *memory = calloc(rows + 1, row_bytes);
+static void *make_bound(struct session *s, int value, size_t row_bytes, size_t rows) {
+    const struct trial *trial = s->trial;
+    const struct asdm_program *p = s->program;
     uint64_t seed = trial->seed + (uint64_t)value * 7919;
+    struct asdm_error err;
+    void *memory = NULL;
+    if (!is_callers(p, value)) {
+        check(asdm_backend_map(s->backend, rows * row_bytes, "a test", &memory, &err), &err);
+        return memory;
+    }
+    memory = calloc(rows + 1, row_bytes);
     assert_non_null(memory);
-    if (v->producer != ASDM_NONE)
+    if (p->values[value].producer != ASDM_NONE)
         return memory;
     bool ids = false;
     for (int i = 0; i < p->op_count; i++)
@@ -129,31 +163,24 @@ static void *make_bound(const struct trial *trial, const struct asdm_program *p,
     return memory;
 }
 
-struct session {
-    const struct trial *trial;
-    struct asdm_program *program;
-    struct asdm_plan *plans[ASDM_RATE_COUNT];
-    void *bound[1024];
-    int32_t maps[64];
-};
-
 static int rows_of(const struct trial *trial, enum asdm_rate rate) {
     return rate == ASDM_RATE_STEP ? trial->rows : trial->slots;
 }
 
 static void run_rate(struct session *s, enum asdm_rate rate) {
     struct asdm_plan *plan = s->plans[rate];
+    struct asdm_error err;
     for (int v = 0; v < s->program->value_count; v++) {
         if (!asdm_plan_is_bound_value(plan, v))
             continue;
         if (!s->bound[v])
-            s->bound[v] = make_bound(s->trial, s->program, v, asdm_plan_row_bytes(plan, v),
-                                     (size_t)rows_of(s->trial, s->program->values[v].rate));
+            s->bound[v] =
+                make_bound(s, v, asdm_plan_row_bytes(plan, v), (size_t)rows_of(s->trial, s->program->values[v].rate));
         asdm_plan_bind(plan, v, s->bound[v]);
     }
     asdm_plan_map_rows(plan, ASDM_RATE_PROMPT, s->maps);
     asdm_plan_map_rows(plan, ASDM_RATE_SCHEDULE, s->maps);
-    asdm_plan_run(plan);
+    check(asdm_plan_run(plan, &err), &err);
 }
 
 static bool has_rate(const struct asdm_program *p, enum asdm_rate rate) {
@@ -161,11 +188,6 @@ static bool has_rate(const struct asdm_program *p, enum asdm_rate rate) {
         if (asdm_program_op_rate(p, &p->ops[i]) == rate)
             return true;
     return false;
-}
-
-static void check(enum asdm_status status, const struct asdm_error *err) {
-    if (status != ASDM_OK)
-        fail_msg("%s", err->message);
 }
 
 float *trial_run(const struct trial *trial, const char *device, enum asdm_model_dtype dtype, unsigned rewrites,
@@ -183,7 +205,8 @@ float *trial_run(const struct trial *trial, const char *device, enum asdm_model_
         s.maps[i] = test_random_int(&seed, 0, trial->slots - 1);
     check(asdm_backend_find(device, &class, &number, &err), &err);
     check(class->create(number, 0, dtype, &backend, &err), &err);
-    check(asdm_weight_store_create(&source, &store, &err), &err);
+    s.backend = backend;
+    check(asdm_weight_store_create(&source, backend, &store, &err), &err);
     check(asdm_program_rewrite(s.program, rewrites, &err), &err);
     for (int rate = 0; rate < ASDM_RATE_COUNT; rate++)
         if (has_rate(s.program, rate)) {
@@ -196,7 +219,10 @@ float *trial_run(const struct trial *trial, const char *device, enum asdm_model_
     float *result = s.bound[trial->output];
     s.bound[trial->output] = NULL;
     for (int v = 0; v < s.program->value_count; v++)
-        free(s.bound[v]);
+        if (s.bound[v])
+            free_bound(&s, v,
+                       asdm_plan_row_bytes(s.plans[ASDM_RATE_STEP], v) *
+                           (size_t)rows_of(trial, s.program->values[v].rate));
     for (int rate = 0; rate < ASDM_RATE_COUNT; rate++)
         asdm_plan_destroy(&s.plans[rate]);
     asdm_weight_store_destroy(&store);

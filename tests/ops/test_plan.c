@@ -102,7 +102,7 @@ static void test_refused_before_weights(void **state) {
     int device;
     assert_int_equal(asdm_backend_find("auto", &class, &device, NULL), ASDM_OK);
     assert_int_equal(class->create(device, 0, ASDM_DTYPE_FP32, &backend, NULL), ASDM_OK);
-    assert_int_equal(asdm_weight_store_create(&source, &store, NULL), ASDM_OK);
+    assert_int_equal(asdm_weight_store_create(&source, backend, &store, NULL), ASDM_OK);
     static const int sizes[] = {1 << 17, 1 << 20, INT_MAX / 2};
     for (int i = 0; i < 3; i++) {
         assert_int_equal(

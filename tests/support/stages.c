@@ -77,7 +77,7 @@ static enum asdm_status unet(struct run *run) {
         times[i] = first;
     }
     float *out = allocate(in->count * sizeof *out);
-    asdm_denoiser_run(denoiser, plan, latents, prompts, times, out);
+    ASDM_TRY(asdm_denoiser_run(denoiser, plan, latents, prompts, times, out, run->err));
     keep(run, "unet_out", out, 4, in->dims);
     free(latents);
     free(timestep);
@@ -111,7 +111,7 @@ static enum asdm_status decode(struct run *run) {
     struct asdm_plan *plan;
     ASDM_TRY(asdm_autoencoder_begin_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels,
                                            &plan, run->err));
-    asdm_plan_run(plan);
+    ASDM_TRY(asdm_plan_run(plan, run->err));
     to_planes(pixels, planes, count);
     keep(run, "image", planes, 4, (int64_t[]){1, 3, 8 * height, 8 * width});
     free(latents);
@@ -133,7 +133,7 @@ static enum asdm_status encode(struct run *run) {
     struct asdm_plan *plan;
     ASDM_TRY(asdm_autoencoder_begin_encode(&run->model->autoencoder, pixels, (int)height, (int)width, moments, &plan,
                                            run->err));
-    asdm_plan_run(plan);
+    ASDM_TRY(asdm_plan_run(plan, run->err));
     keep(run, "moments", moments, 4, (int64_t[]){1, 8, height, width});
     free(planes);
     free(pixels);

@@ -44,8 +44,9 @@ static void run(struct rows *rows, int first, int count, int height, int width, 
     struct asdm_error err;
     size_t numbers = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
     check(asdm_denoiser_plan(rows->denoiser, count, height, width, &plan, &err), &err);
-    asdm_denoiser_run(rows->denoiser, plan, in + (size_t)first * numbers, rows->prompts + first,
-                      rows->timesteps + first, out + (size_t)first * numbers);
+    check(asdm_denoiser_run(rows->denoiser, plan, in + (size_t)first * numbers, rows->prompts + first,
+                            rows->timesteps + first, out + (size_t)first * numbers, &err),
+          &err);
 }
 
 static void compare(struct rows *rows, int height, int width, int most) {

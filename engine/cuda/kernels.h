@@ -1,0 +1,127 @@
+/* The device's kernels, as the rest of the back end launches them. Each structure holds an operation's sizes and the
+ * device addresses of one launch; values are dense [rows][tokens][channels] (NHWC), 16-byte aligned. A launch only
+ * enqueues: it allocates nothing, waits for nothing, and may be captured into a graph. Its status is the launch's own
+ * (cudaSuccess, or what the driver refused).
+ *
+ * Batch invariance: a row's bits depend on that row alone. The order in which a sum is taken is a function of the
+ * operation's sizes without `rows`; which tile or cluster computes it may depend on them. */
+#ifndef ASDM_CUDA_KERNELS_H
+#define ASDM_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ops/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum cuda_dtype { CUDA_F16, CUDA_BF16, CUDA_F32 };
+
+/* A convolution, or a linear (kernel 1, height 1, width the tokens; `channels[1]` of a second source follow those of
+ * the first). y = post(activation(sum_k x w + bias) + residual); with geglu: a * gelu(gate) in place of the activation.
+ * Sums in float32. Bias float32. */
+struct cuda_product {
+    enum cuda_dtype dtype;
+    int rows, in_height, in_width, out_height, out_width; /* of x as stored; with upsample, out is up to twice in */
+    int channels[2];                                      /* of x[0] and x[1] (0: no second source) */
+    int out_channels;                                     /* of y: with geglu half of the weight's rows */
+    int kernel, stride, pad_before, pad_after;
+    bool upsample; /* x doubled by nearest neighbour first (kernel 3, stride 1, pads 1) */
+    bool geglu;
+    enum asdm_activation activation;
+    const void *x[2], *weight; /* weight: as cuda_product_pack lays it out */
+    const float *bias;         /* in the packed rows' order; or NULL */
+    const void *residual;      /* like y; or NULL; may be y itself */
+    void *y;
+    void *scratch; /* cuda_product_scratch bytes */
+};
+
+/* The packed weight, in the back end's type: [out rows][kernel * kernel][channels], channels innermost. With geglu the
+ * rows alternate in groups of 8: 8 of the values, then the 8 gates of the same outputs. */
+static inline size_t cuda_product_rows(const struct cuda_product *p) {
+    return (size_t)p->out_channels * (p->geglu ? 2 : 1);
+}
+static inline size_t cuda_product_depth(const struct cuda_product *p) {
+    return (size_t)p->kernel * (size_t)p->kernel * (size_t)(p->channels[0] + p->channels[1]);
+}
+
+/* ---- product_sm90.cu: wgmma with TMA (sm_90a; fp16 and bf16) */
+bool cuda_product_sm90_fits(const struct cuda_product *p);
+size_t cuda_product_sm90_scratch(const struct cuda_product *p);
+cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream);
+/* For an upsampling convolution the four 2x2 kernels that replace the 3x3 one follow it in memory, each
+ * [out rows][2 * 2][channels], by (row phase, column phase): the packed weight of 25/9 the bytes. */
+bool cuda_product_sm90_folds(const struct cuda_product *p);
+
+/* ---- product.cu: mma.sync for fp16 and bf16, plain float32 otherwise: any shape, any architecture from sm_80 */
+size_t cuda_product_scratch(const struct cuda_product *p);
+cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream);
+
+/* Softmax(q k' / sqrt(head_dim)) v per row and head. q, k and v may be channel ranges of wider values. */
+struct cuda_attention {
+    enum cuda_dtype dtype;
+    int rows, heads, head_dim, tokens, keys; /* tokens: queries per row */
+    bool causal;                             /* token i sees keys 0 .. i */
+    const void *q, *k, *v;                   /* first channel of head 0, row 0 */
+    int q_stride, k_stride, v_stride;        /* elements from token to token */
+    const int32_t *kv_map;                   /* device: row -> row of k and v; NULL: the same row */
+    void *y;                                 /* [rows][tokens][heads * head_dim] */
+};
+
+/* attention_sm90.cu */
+bool cuda_attention_sm90_fits(const struct cuda_attention *a);
+cudaError_t cuda_attention_sm90(const struct cuda_attention *a, cudaStream_t stream);
+/* attention.cu: head_dim 1 to 256 (fp32: plain), any number of tokens and keys */
+cudaError_t cuda_attention(const struct cuda_attention *a, cudaStream_t stream);
+
+/* Group norm (x and x2's channels counted on; row_bias added before the statistics) and layer norm (groups 0: over the
+ * channels of each token), then gain, bias and activation. Statistics in float32, two-pass or shifted: exact for values
+ * with a large mean. Gain and bias float32. */
+struct cuda_norm {
+    enum cuda_dtype dtype;
+    int rows, tokens, channels[2], groups;
+    float eps;
+    enum asdm_activation activation;
+    const void *x[2], *row_bias; /* row_bias [rows or mapped][channels]; or NULL */
+    const int32_t *row_bias_map; /* device; NULL: the same row */
+    const float *gain, *bias;
+    void *y;
+    void *scratch; /* cuda_norm_scratch bytes */
+};
+size_t cuda_norm_scratch(const struct cuda_norm *n);
+cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.cu */
+
+/* ---- simple.cu: one pass each. `count` in elements. */
+cudaError_t cuda_import(enum cuda_dtype dtype, const float *x, void *y, int rows, int tokens, int channels, bool nchw,
+                        cudaStream_t stream);
+cudaError_t cuda_export(enum cuda_dtype dtype, const void *x, float *y, int rows, int tokens, int channels, bool nchw,
+                        cudaStream_t stream);
+cudaError_t cuda_embedding(enum cuda_dtype dtype, const int32_t *ids, const void *token_table,
+                           const void *position_table, void *y, int rows, int tokens, int channels,
+                           cudaStream_t stream);
+cudaError_t cuda_timestep_embedding(enum cuda_dtype dtype, const float *t, void *y, int rows, int channels,
+                                    bool flip_sin_to_cos, float freq_shift, cudaStream_t stream);
+cudaError_t cuda_activation(enum cuda_dtype dtype, enum asdm_activation activation, const void *x, void *y,
+                            size_t count, cudaStream_t stream);
+/* x [tokens][2 * channels] -> y [tokens][channels] */
+cudaError_t cuda_geglu(enum cuda_dtype dtype, const void *x, void *y, size_t tokens, int channels, cudaStream_t stream);
+cudaError_t cuda_add(enum cuda_dtype dtype, const void *x, const void *residual, void *y, size_t count,
+                     cudaStream_t stream);
+/* y[row][token][c] = x + bias[map ? map[row] : row][c] */
+cudaError_t cuda_add_row_bias(enum cuda_dtype dtype, const void *x, const void *bias, const int32_t *map, void *y,
+                              int rows, int tokens, int channels, cudaStream_t stream);
+cudaError_t cuda_concat(enum cuda_dtype dtype, const void *x, const void *x2, void *y, size_t tokens, int channels,
+                        int channels2, cudaStream_t stream);
+/* nearest: y(i, j) = x(i / 2, j / 2); out sizes up to twice the input's */
+cudaError_t cuda_upsample(enum cuda_dtype dtype, const void *x, void *y, int rows, int height, int width,
+                          int out_height, int out_width, int channels, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -38,4 +38,16 @@ static inline float asdm_f16_to_f32(uint16_t half) {
     return asdm_bits_f32(sign | asdm_f32_bits(magnitude));
 }
 
+static inline uint16_t asdm_f32_to_f16(float value) {
+    uint32_t bits = asdm_f32_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) /* NaN */
+        return (uint16_t)(sign | 0x7e00);
+    if (magnitude >= 0x477ff000u) /* 65520 and up round to infinity */
+        return (uint16_t)(sign | 0x7c00);
+    if (magnitude >= 0x38800000u) /* normal from 2^-14 */
+        return (uint16_t)(sign | (magnitude - 0x38000000u + 0xfff + (magnitude >> 13 & 1)) >> 13);
+    /* Adding 0.5 leaves multiples of 2^-24 in the lowest bits, rounded to nearest even. */
+    return (uint16_t)(sign | (asdm_f32_bits(asdm_bits_f32(magnitude) + 0.5f) - 0x3f000000u));
+}
+
 #endif

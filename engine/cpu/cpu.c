@@ -127,4 +127,4 @@ static void destroy(struct asdm_backend *backend) {
     free(backend);
 }
 
-const struct asdm_backend_class asdm_cpu_class = {"cpu", ASDM_REWRITE_ALL, create, destroy, plan, begin, NULL};
+const struct asdm_backend_class asdm_cpu_class = {"cpu", ASDM_REWRITE_ALL, create, destroy, plan, begin, NULL, NULL};

@@ -6,21 +6,11 @@
 
 #include <asdm/error.h>
 #include "base/half.h"
+#include "ops/fold.h"
 
 /* Weights are laid out in blocks of this many outputs: each block is converted row by row into a buffer that stays in
  * the cache and written from there to where the layout wants it. */
 enum { OUTPUTS = 32, ROW_PAD = 16 /* floats, so that rows do not share cache sets */ };
-
-/* [3][3] -> [2][2]: the taps of a 3x3 kernel on a map upsampled by 2 fall on two pixels of the small map in each
- * direction; for even outputs they are {0}, {1, 2}, for odd ones {0, 1}, {2}. Summed in float32. */
-static void fold_taps(const float *kernel, int phase_y, int phase_x, float folded[4]) {
-    memset(folded, 0, 4 * sizeof *folded);
-    for (int y = 0; y < 3; y++)
-        for (int x = 0; x < 3; x++) {
-            int to_y = phase_y ? y == 2 : y > 0, to_x = phase_x ? x == 2 : x > 0;
-            folded[to_y * 2 + to_x] += kernel[y * 3 + x];
-        }
-}
 
 /* One part's tensor, seen as rows: one row per output, [inputs][taps] numbers of it used. */
 struct part {
@@ -48,7 +38,7 @@ static void read_row(const struct layout *l, size_t output, float *file, float *
     }
     asdm_tensor_to_f32(&part->tensor, first, length, file);
     for (size_t i = 0; i < l->inputs; i++)
-        fold_taps(file + 9 * i, l->pack->phase / 2, l->pack->phase % 2, row + 4 * i);
+        asdm_fold_taps(file + 9 * i, l->pack->phase / 2, l->pack->phase % 2, row + 4 * i);
 }
 
 static void scatter_f32(const struct layout *l, const float *rows, size_t pitch, size_t first, size_t count,

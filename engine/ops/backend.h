@@ -80,6 +80,7 @@ struct asdm_backend_class {
     /* Before a plan is made or run on the calling thread; may be NULL. */
     void (*begin)(struct asdm_backend *backend);
     const struct asdm_device_class *device; /* NULL: its memory is the process's, and a kernel that ran is done */
+    bool (*is_present)(void);               /* whether "auto" may choose it; NULL: always */
 };
 
 /* A back end in use. Its own state follows in the structure that embeds this one. */

@@ -4,11 +4,15 @@
 
 #include <asdm/error.h>
 #include "cpu/cpu.h"
+#include "cuda/cuda.h"
 #include "ops/backend.h"
 #include "ref/ref.h"
 
 /* In order of preference for "auto". */
 static const struct asdm_backend_class *const classes[] = {
+#ifdef ASDM_HAVE_CUDA
+    &asdm_cuda_class,
+#endif
 #ifdef ASDM_HAVE_ONEDNN
     &asdm_cpu_class,
 #endif
@@ -38,8 +42,9 @@ enum asdm_status asdm_backend_find(const char *device, const struct asdm_backend
     if (!split_device(device, name, &number))
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "device \"%s\": must be auto, cpu, ref, cuda or cuda:N", device);
     for (int i = 0; i < CLASS_COUNT; i++)
-        if (strcmp(name, "auto") == 0 || strcmp(name, classes[i]->name) == 0) {
-            if (number != 0)
+        if (strcmp(name, "auto") == 0 ? !classes[i]->is_present || classes[i]->is_present()
+                                      : strcmp(name, classes[i]->name) == 0) {
+            if (number != 0 && !classes[i]->device)
                 return asdm_fail(err, ASDM_ERR_ARGUMENT, "device \"%s\": %s has one device, 0", device, name);
             *ret = classes[i];
             *ret_device = number;

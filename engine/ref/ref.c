@@ -108,4 +108,4 @@ static void destroy(struct asdm_backend *backend) {
     free(backend);
 }
 
-const struct asdm_backend_class asdm_ref_class = {"ref", 0, create, destroy, plan, NULL, NULL};
+const struct asdm_backend_class asdm_ref_class = {"ref", 0, create, destroy, plan, NULL, NULL, NULL};

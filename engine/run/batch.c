@@ -186,10 +186,11 @@ static enum asdm_status evaluate(struct asdm_batch *batch, const struct group *g
     return ASDM_OK;
 }
 
-/* One evaluation for all pictures of the group that are due. What fails is theirs. */
-static void step_group(struct asdm_batch *batch, const struct group *group, struct asdm_batch_report *report) {
+/* One evaluation for all pictures of the group that are due. What fails is theirs, but for a lost device: no picture
+ * can be blamed for that. */
+static enum asdm_status step_group(struct asdm_batch *batch, const struct group *group,
+                                   struct asdm_batch_report *report, struct asdm_error *err) {
     struct asdm_flight **members = batch->members;
-    struct asdm_error err = {0};
     int count = 0, rows = 0;
     double start = asdm_clock_seconds();
     for (int i = 0; i < batch->picture_max; i++)
@@ -198,16 +199,17 @@ static void step_group(struct asdm_batch *batch, const struct group *group, stru
             members[count]->due = false;
             rows += asdm_flight_rows(members[count++]);
         }
-    enum asdm_status status = evaluate(batch, group, members, count, rows, &err);
+    enum asdm_status status = evaluate(batch, group, members, count, rows, err);
     double seconds = asdm_clock_seconds() - start;
     for (int i = 0; i < count; i++) {
         members[i]->seconds[ASDM_STAGE_DENOISE] += seconds;
-        if (status != ASDM_OK)
-            asdm_flight_fail(members[i], &err);
+        if (status != ASDM_OK && status != ASDM_ERR_DEVICE)
+            asdm_flight_fail(members[i], err);
     }
     report->rows += rows;
     report->pictures += count;
     report->seconds += seconds;
+    return status == ASDM_ERR_DEVICE ? status : ASDM_OK;
 }
 
 /* Pictures that are ready get rows, in the order in which they came. Returns whether any picture runs. */
@@ -230,11 +232,12 @@ static bool admit(struct asdm_batch *batch) {
 
 enum asdm_status asdm_batch_step(struct asdm_batch *batch, struct asdm_batch_report *ret, struct asdm_error *err) {
     struct asdm_batch_report report = {0};
-    (void)err; /* for devices that can be lost */
+    struct asdm_error ours;
+    err = err ? err : &ours; /* the pictures' own failures are told from it */
     release_handed(batch);
     bool running = admit(batch);
     double slice = running && batch->step_seconds > 0 ? batch->step_seconds : SLICE_SECONDS;
-    report.worked = asdm_side_run(&batch->side, asdm_clock_seconds() + slice, !running);
+    ASDM_TRY(asdm_side_run(&batch->side, asdm_clock_seconds() + slice, !running, &report.worked, err));
     if (admit(batch)) {
         report.worked = true;
         for (int i = 0; i < batch->picture_max; i++)
@@ -242,7 +245,7 @@ enum asdm_status asdm_batch_step(struct asdm_batch *batch, struct asdm_batch_rep
         for (int i = 0; i < batch->picture_max; i++)
             if (batch->flights[i].due) {
                 struct group group = group_of(&batch->flights[i]);
-                step_group(batch, &group, &report);
+                ASDM_TRY(step_group(batch, &group, &report, err));
             }
         batch->step_seconds = report.seconds;
     }

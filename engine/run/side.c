@@ -56,20 +56,27 @@ static void finish(struct asdm_side *side) {
     side->kind = ASDM_SIDE_NONE;
 }
 
+/* What fails is the picture's, but for a lost device. */
+static enum asdm_status blame(struct asdm_flight *flight, enum asdm_status status, const struct asdm_error *err) {
+    if (status == ASDM_ERR_DEVICE)
+        return status;
+    if (status != ASDM_OK)
+        asdm_flight_fail(flight, err);
+    return ASDM_OK;
+}
+
 /* Goes on with the piece under way. */
-static void work(struct asdm_side *side, double deadline) {
-    struct asdm_error err = {0};
+static enum asdm_status work(struct asdm_side *side, double deadline, struct asdm_error *err) {
     double start = asdm_clock_seconds();
     bool done = false;
-    enum asdm_status status = asdm_plan_run_until(side->plan, &side->position, deadline, &done, &err);
+    enum asdm_status status = asdm_plan_run_until(side->plan, &side->position, deadline, &done, err);
     side->flight->seconds[side->kind == ASDM_SIDE_ENCODE ? ASDM_STAGE_ENCODE : ASDM_STAGE_DECODE] +=
         asdm_clock_seconds() - start;
-    if (status != ASDM_OK) {
-        asdm_flight_fail(side->flight, &err);
+    if (status != ASDM_OK)
         side->kind = ASDM_SIDE_NONE;
-    } else if (done) {
+    else if (done)
         finish(side);
-    }
+    return blame(side->flight, status, err);
 }
 
 /* ---- what comes next */
@@ -89,12 +96,11 @@ static struct asdm_flight *find(struct asdm_side *side, enum asdm_side_kind kind
     return found;
 }
 
-static void encode_text(struct asdm_side *side, struct asdm_flight *flight) {
-    struct asdm_error err = {0};
+static enum asdm_status encode_text(struct asdm_side *side, struct asdm_flight *flight, struct asdm_error *err) {
     double start = asdm_clock_seconds();
-    if (asdm_flight_encode_text(flight, side->model, side->prompts, &err) != ASDM_OK)
-        asdm_flight_fail(flight, &err);
+    enum asdm_status status = asdm_flight_encode_text(flight, side->model, side->prompts, err);
     flight->seconds[ASDM_STAGE_TEXT] += asdm_clock_seconds() - start;
+    return blame(flight, status, err);
 }
 
 /* Begins the autoencoder's next piece; false: there is none. */
@@ -123,17 +129,18 @@ static bool is_any_ready(const struct asdm_side *side) {
     return false;
 }
 
-bool asdm_side_run(struct asdm_side *side, double deadline, bool idle) {
-    bool worked = false;
+enum asdm_status asdm_side_run(struct asdm_side *side, double deadline, bool idle, bool *ret_worked,
+                               struct asdm_error *err) {
     struct asdm_flight *text;
+    *ret_worked = false;
     do {
         if ((text = find(side, ASDM_SIDE_NONE)))
-            encode_text(side, text);
+            ASDM_TRY(encode_text(side, text, err));
         else if (side->kind != ASDM_SIDE_NONE || choose(side, idle))
-            work(side, deadline);
+            ASDM_TRY(work(side, deadline, err));
         else
-            return worked;
-        worked = true;
+            break;
+        *ret_worked = true;
     } while (asdm_clock_seconds() < deadline && !(idle && is_any_ready(side) && !find(side, ASDM_SIDE_NONE)));
-    return worked;
+    return ASDM_OK;
 }

@@ -27,7 +27,8 @@ void asdm_side_forget(struct asdm_side *side, const struct asdm_flight *flight);
 
 /* Works until `deadline` (seconds of the monotonic clock) or until there is nothing left to do. `idle`: no picture can
  * be stepped, so what makes one ready comes first, and the work ends when one is. Failures go to the picture that they
- * concern. Returns whether anything was done. */
-bool asdm_side_run(struct asdm_side *side, double deadline, bool idle);
+ * concern, but for ERR_DEVICE, which is returned. *ret_worked: whether anything was done. */
+enum asdm_status asdm_side_run(struct asdm_side *side, double deadline, bool idle, bool *ret_worked,
+                               struct asdm_error *err);
 
 #endif

@@ -1,8 +1,10 @@
-/* Every operation and fused form of the CPU back end against `ref`, on random and adversarial shapes and numbers.
+/* Every operation and fused form of a back end against `ref`, on random and adversarial shapes and numbers.
+ * test_ops [DEVICE]: cpu by default.
  *
  * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify
- * by a small factor. In bfloat16 inputs and weights are the same numbers for both, so what differs is the rounding to
- * 2^-9 of each result that is stored between operations, of which a recipe has at most five. */
+ * by a small factor. In 16-bit types inputs and weights are the same numbers for both, so what differs is the rounding
+ * to 2^-9 (bfloat16) or 2^-12 (half) of each result that is stored between operations, of which a recipe has at most
+ * five. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,65 +17,79 @@
 
 #include "ops/recipes.h"
 
-enum { TRIALS = 24 };
+enum { TRIALS = 24, SKIPPED = 77 /* as meson has it */ };
 
-static double bound_of(const struct trial *trial, int length, bool bf16) {
+static const char *device = "cpu";
+
+static double bound_of(const struct trial *trial, int length, enum asdm_model_dtype dtype) {
     double fp32 = 0x1p-24 * (16 + 4 * sqrt(length));
     /* A large mean cancels in a norm, and with it the digits that hold it. */
     double amplification = trial->fill == FILL_LARGE_MEAN ? 128 : trial->fill == FILL_CONSTANT ? 16 : 1;
-    return amplification * (bf16 ? fp32 + 5 * 0x1p-9 : fp32);
+    double stored = dtype == ASDM_DTYPE_BF16 ? 0x1p-9 : dtype == ASDM_DTYPE_FP16 ? 0x1p-12 : 0;
+    return amplification * (fp32 + 5 * stored);
 }
 
-static void compare(const struct recipe *recipe, uint64_t seed, bool bf16) {
+static void compare(const struct recipe *recipe, uint64_t seed, enum asdm_model_dtype dtype) {
+    static const char *const names[] = {"auto", "fp32", "bf16", "fp16"};
+    bool half = dtype != ASDM_DTYPE_FP32;
     int length;
     struct trial trial = trial_make(recipe, seed, &length);
     size_t count, ref_count;
-    trial.bf16 = bf16;
-    /* A constant map has no variance: its norm is rounding noise. In bfloat16 a large mean leaves nothing of the rest.
+    trial.bf16 = half;
+    /* A constant map has no variance: its norm is rounding noise. In 16 bits a large mean leaves nothing of the rest.
      */
-    if (trial.fill == FILL_CONSTANT || (bf16 && trial.fill == FILL_LARGE_MEAN))
+    if (trial.fill == FILL_CONSTANT || (half && trial.fill == FILL_LARGE_MEAN))
         trial.fill = strstr(recipe->name, "norm") || strstr(recipe->name, "attention") ? FILL_WIDE : trial.fill;
     float *want = trial_run(&trial, "ref", ASDM_DTYPE_FP32, 0, &ref_count);
-    float *got = trial_run(&trial, "cpu", bf16 ? ASDM_DTYPE_BF16 : ASDM_DTYPE_FP32, ASDM_REWRITE_ALL, &count);
+    float *got = trial_run(&trial, device, dtype, ASDM_REWRITE_ALL, &count);
     assert_int_equal(count, ref_count);
     double error = relative_l2(got, want, count), worst = relative_max(got, want, count);
-    double bound = bound_of(&trial, length, bf16);
+    double bound = bound_of(&trial, length, dtype);
     if (!(error <= bound) || !(worst <= 16 * bound))
         fail_msg("%s, seed %llu, %s: relative L2 %.3g (bound %.3g), largest %.3g; %d row(s) of %d x %d, fill %d",
-                 recipe->name, (unsigned long long)seed, bf16 ? "bf16" : "fp32", error, bound, worst, trial.rows,
-                 trial.height, trial.width, (int)trial.fill);
+                 recipe->name, (unsigned long long)seed, names[dtype], error, bound, worst, trial.rows, trial.height,
+                 trial.width, (int)trial.fill);
     free(want);
     free(got);
     asdm_program_destroy(&trial.program);
 }
 
-static void test_recipe_fp32(void **state) {
-    const struct recipe *recipe = *state;
+static void test_recipe(const struct recipe *recipe, enum asdm_model_dtype dtype) {
+    const struct asdm_backend_class *class;
+    struct asdm_backend *backend;
+    int number;
+    assert_int_equal(asdm_backend_find(device, &class, &number, NULL), ASDM_OK);
+    if (class->create(number, 0, dtype, &backend, NULL) != ASDM_OK)
+        skip(); /* this device has no such type */
+    class->destroy(backend);
     for (uint64_t seed = 1; seed <= TRIALS; seed++)
-        compare(recipe, seed, false);
+        compare(recipe, seed, dtype);
+}
+
+static void test_recipe_fp32(void **state) {
+    test_recipe(*state, ASDM_DTYPE_FP32);
 }
 
 static void test_recipe_bf16(void **state) {
-    const struct recipe *recipe = *state;
-    const struct asdm_backend_class *class;
-    struct asdm_backend *backend;
-    int device;
-    assert_int_equal(asdm_backend_find("cpu", &class, &device, NULL), ASDM_OK);
-    if (class->create(device, 0, ASDM_DTYPE_BF16, &backend, NULL) != ASDM_OK)
-        skip(); /* this processor has no bf16 */
-    class->destroy(backend);
-    for (uint64_t seed = 1; seed <= TRIALS; seed++)
-        compare(recipe, seed, true);
+    test_recipe(*state, ASDM_DTYPE_BF16);
 }
 
-int main(void) {
-    struct CMUnitTest tests[128];
+static void test_recipe_fp16(void **state) {
+    test_recipe(*state, ASDM_DTYPE_FP16);
+}
+
+int main(int argc, char **argv) {
+    static void (*const functions[])(void **) = {test_recipe_fp32, test_recipe_bf16, test_recipe_fp16};
+    struct CMUnitTest tests[256];
     size_t count = 0;
-    for (int i = 0; i < recipe_count; i++) {
-        struct CMUnitTest fp32 = {recipes[i].name, test_recipe_fp32, NULL, NULL, (void *)(uintptr_t)&recipes[i]};
-        struct CMUnitTest bf16 = {recipes[i].name, test_recipe_bf16, NULL, NULL, (void *)(uintptr_t)&recipes[i]};
-        tests[count++] = fp32;
-        tests[count++] = bf16;
-    }
+    const struct asdm_backend_class *class;
+    int number;
+    device = argc > 1 ? argv[1] : device;
+    if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
+        return SKIPPED;
+    for (int i = 0; i < recipe_count; i++)
+        for (int j = 0; j < 3; j++)
+            tests[count++] =
+                (struct CMUnitTest){recipes[i].name, functions[j], NULL, NULL, (void *)(uintptr_t)&recipes[i]};
     return _cmocka_run_group_tests("ops", tests, count, NULL, NULL);
 }

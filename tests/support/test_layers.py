@@ -16,6 +16,7 @@ MAY = {
     "ops": {"base", "tensor"},
     "ref": {"base", "tensor", "ops"},
     "cpu": {"base", "tensor", "ops"},
+    "cuda": {"base", "tensor", "ops"},
     "model": {"base", "tensor", "ops", "sampler"},
     "run": {"base", "tensor", "ops", "sampler", "text", "model"},
 }
@@ -30,7 +31,8 @@ FRONT_MAY = {
 }
 REGISTRY = ENGINE / "ops" / "registry.c"  # the only file that knows the back ends
 VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "utf8proc.h": "text/unicode.c",
-           "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu"}
+           "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu",
+           "cuda_runtime_api.h": "cuda"}
 FRONT_VENDORS = {"microhttpd.h": {"http"}, "systemd/sd-daemon.h": {"notify.c"},
                  "gnutls/gnutls.h": {"keys.c", "job/fingerprint.c"},
                  "gnutls/crypto.h": {"keys.c", "job/fingerprint.c"}}

@@ -1,0 +1,222 @@
+/* Convolutions and linears: the weight laid out for the kernels, and which kernel computes the product. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <asdm/error.h>
+#include "base/size.h"
+#include "cuda/cuda_ops.h"
+#include "ops/fold.h"
+
+struct product {
+    struct cuda_op op;
+    struct cuda_product shape; /* with the weight's and bias' addresses */
+    bool sm90;
+    size_t wide_bytes; /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
+};
+
+enum { GEGLU_GROUP = 8 };
+
+/* ---- weights */
+
+struct pack {
+    const struct product *product;
+    bool fold;
+    struct asdm_tensor parts[ASDM_PARTS_MAX];
+};
+
+/* Which of the tensors' rows packed row `row` is: with geglu 8 values, then their 8 gates. */
+static size_t source_row(const struct cuda_product *p, size_t row) {
+    if (!p->geglu)
+        return row;
+    size_t group = row / (2 * GEGLU_GROUP), place = row % (2 * GEGLU_GROUP);
+    return place < GEGLU_GROUP ? group * GEGLU_GROUP + place
+                               : (size_t)p->out_channels + group * GEGLU_GROUP + place - GEGLU_GROUP;
+}
+
+/* Row `row` of all parts stacked: the part, and the row within it. */
+static const struct asdm_tensor *find_row(const struct pack *pack, size_t *row) {
+    const struct asdm_tensor *part = pack->parts;
+    while (*row >= (size_t)part->dims[0])
+        *row -= (size_t)(part++)->dims[0];
+    return part;
+}
+
+/* [channels][taps] -> [taps][channels] in the back end's type. */
+static void write_row(enum cuda_dtype dtype, const float *row, float *turned, size_t channels, size_t taps, void *to) {
+    for (size_t c = 0; c < channels; c++)
+        for (size_t t = 0; t < taps; t++)
+            turned[t * channels + c] = row[c * taps + t];
+    cuda_convert(dtype, turned, to, channels * taps);
+}
+
+/* Room for three rows: as read, turned, folded. */
+static void pack_row(const struct pack *pack, size_t row, float *room, unsigned char *memory) {
+    const struct cuda_product *p = &pack->product->shape;
+    size_t depth = cuda_product_depth(p), taps = (size_t)p->kernel * (size_t)p->kernel, channels = depth / taps;
+    size_t element = p->dtype == CUDA_F32 ? 4 : 2, rows = cuda_product_rows(p), from = source_row(p, row);
+    const struct asdm_tensor *tensor = find_row(pack, &from);
+    float *turned = room + depth, *folded = turned + depth;
+    asdm_tensor_to_f32(tensor, from * depth, depth, room);
+    write_row(p->dtype, room, turned, channels, taps, memory + row * depth * element);
+    for (int phase = 0; pack->fold && phase < 4; phase++) {
+        for (size_t c = 0; c < channels; c++)
+            asdm_fold_taps(room + 9 * c, phase / 2, phase % 2, folded + 4 * c);
+        size_t at = rows * depth + ((size_t)phase * rows + row) * 4 * channels;
+        write_row(p->dtype, folded, turned, channels, 4, memory + at * element);
+    }
+}
+
+static bool pack_rows(const struct pack *pack, void *memory) {
+    const struct cuda_product *p = &pack->product->shape;
+    size_t rows = cuda_product_rows(p), depth = cuda_product_depth(p);
+    bool fits = true;
+#pragma omp parallel
+    {
+        float *room = malloc(3 * depth * sizeof *room);
+        if (!room) {
+#pragma omp atomic write
+            fits = false;
+        }
+#pragma omp for schedule(dynamic, 16)
+        for (size_t row = 0; row < rows; row++)
+            if (room)
+                pack_row(pack, row, room, memory);
+        free(room);
+    }
+    return fits;
+}
+
+static enum asdm_status fill_weight(void *user, void *memory, struct asdm_error *err) {
+    struct pack *pack = user;
+    const struct asdm_site *site = &pack->product->op.site;
+    for (int i = 0; i < site->op->parts; i++)
+        ASDM_TRY(
+            asdm_weight_store_find(site->weights, &site->program->weights[site->op->weight[i]], &pack->parts[i], err));
+    bool packed = pack_rows(pack, memory);
+    for (int i = 0; i < site->op->parts; i++)
+        asdm_weight_store_release(site->weights, &pack->parts[i]);
+    return packed ? ASDM_OK : asdm_fail(err, ASDM_ERR_MEMORY, "no memory to lay out the weights");
+}
+
+static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *err) {
+    struct pack *pack = user;
+    const struct asdm_site *site = &pack->product->op.site;
+    float *bias = memory;
+    for (int i = 0; i < site->op->parts; i++)
+        ASDM_TRY(
+            asdm_weight_store_find(site->weights, &site->program->weights[site->op->bias[i]], &pack->parts[i], err));
+    for (size_t row = 0; row < cuda_product_rows(&pack->product->shape); row++) {
+        size_t from = source_row(&pack->product->shape, row);
+        const struct asdm_tensor *tensor = find_row(pack, &from);
+        asdm_tensor_to_f32(tensor, from, 1, &bias[row]);
+    }
+    for (int i = 0; i < site->op->parts; i++)
+        asdm_weight_store_release(site->weights, &pack->parts[i]);
+    return ASDM_OK;
+}
+
+static enum asdm_status get_weights(struct product *product, struct asdm_error *err) {
+    struct cuda_product *p = &product->shape;
+    const struct asdm_site *site = &product->op.site;
+    const struct asdm_op *op = site->op;
+    struct pack pack = {.product = product, .fold = product->sm90 && cuda_product_sm90_folds(p)};
+    size_t rows = cuda_product_rows(p), bytes = rows * cuda_product_depth(p) * product->op.backend->base.element_bytes;
+    char key[1024];
+    const void *memory;
+    if (pack.fold)
+        bytes += bytes / 9 * 16;
+    snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[0]].name, op->parts,
+             (int)p->dtype, p->geglu ? "|geglu" : "", pack.fold ? "|folded" : "");
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, &p->weight, err));
+    if (op->bias[0] == ASDM_NONE)
+        return ASDM_OK;
+    snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[0]].name, op->parts,
+             p->geglu ? "|geglu" : "");
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, rows * sizeof(float), fill_bias, &pack, &memory, err));
+    p->bias = memory;
+    return ASDM_OK;
+}
+
+/* ---- running */
+
+static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct product *product = kernel->state;
+    struct cuda_product p = product->shape;
+    cudaStream_t stream = product->op.backend->stream;
+    p.x[0] = cuda_source(&product->op, run, ASDM_SRC_X);
+    p.x[1] = cuda_source(&product->op, run, ASDM_SRC_X2);
+    p.residual = cuda_source(&product->op, run, ASDM_SRC_RESIDUAL);
+    p.y = cuda_result(&product->op, run);
+    p.scratch = (unsigned char *)run->scratch + product->wide_bytes;
+    if (product->wide_bytes)
+        p.y = run->scratch;
+    cuda_note(&product->op, product->sm90 ? cuda_product_sm90(&p, stream) : cuda_product(&p, stream));
+    if (product->wide_bytes)
+        cuda_note(&product->op,
+                  cuda_geglu(p.dtype, p.y, cuda_result(&product->op, run),
+                             (size_t)p.rows * (size_t)p.out_height * (size_t)p.out_width, p.out_channels / 2, stream));
+}
+
+/* ---- planning */
+
+static struct cuda_product shape_of(const struct cuda_backend *backend, const struct asdm_site *site) {
+    const struct asdm_op *op = site->op;
+    bool conv = op->kind == ASDM_OP_CONV2D;
+    return (struct cuda_product){
+        .dtype = backend->dtype,
+        .rows = site->rows,
+        .in_height = conv ? (int)site->in[ASDM_SRC_X].height : 1,
+        .in_width = conv ? (int)site->in[ASDM_SRC_X].width : cuda_tokens(site->in[ASDM_SRC_X]),
+        .out_height = conv ? (int)site->out.height : 1,
+        .out_width = conv ? (int)site->out.width : cuda_tokens(site->out),
+        .channels = {(int)site->in[ASDM_SRC_X].channels,
+                     op->inputs[ASDM_SRC_X2] == ASDM_NONE ? 0 : (int)site->in[ASDM_SRC_X2].channels},
+        .out_channels = (int)site->out.channels,
+        .kernel = conv ? op->kernel : 1,
+        .stride = conv ? op->stride : 1,
+        .pad_before = conv ? op->pad_before : 0,
+        .pad_after = conv ? op->pad_after : 0,
+        .upsample = op->upsample,
+        .geglu = op->geglu,
+        .activation = op->activation,
+    };
+}
+
+static const char *name_of(const struct product *product) {
+    const struct cuda_product *p = &product->shape;
+    if (product->sm90)
+        return p->kernel == 1   ? p->geglu ? "wgmma geglu" : "wgmma linear"
+               : p->upsample    ? "wgmma conv, folded"
+               : p->stride == 1 ? "wgmma conv"
+                                : "wgmma conv, stride 2";
+    return p->kernel == 1 ? "linear" : "conv";
+}
+
+enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
+                                   struct asdm_error *err) {
+    struct asdm_kernel kernel;
+    ASDM_TRY(cuda_check_maps(site, 0, err));
+    ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
+    struct product *product = kernel.state;
+    struct cuda_product *p = &product->shape;
+    *p = shape_of(backend, site);
+    if (p->geglu && p->out_channels % GEGLU_GROUP != 0) {
+        p->geglu = false;
+        p->out_channels *= 2;
+        product->wide_bytes = asdm_size_align(
+            (size_t)p->rows * (size_t)p->out_width * (size_t)p->out_channels * backend->base.element_bytes, 128);
+    }
+    product->sm90 = cuda_product_sm90_fits(p);
+    enum asdm_status status = get_weights(product, err);
+    if (status != ASDM_OK) {
+        kernel.destroy(&kernel);
+        return status;
+    }
+    kernel.name = name_of(product);
+    kernel.scratch_bytes =
+        product->wide_bytes + (product->sm90 ? cuda_product_sm90_scratch(p) : cuda_product_scratch(p));
+    kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;
+    *ret = kernel;
+    return ASDM_OK;
+}

@@ -286,6 +286,32 @@ def test_random_seed_is_shown_and_used_again(page, daemon):
     assert seeds == [str(seed + 1), str(seed)] * 2
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)], ids=str)
+def test_pictures_of_a_job_stand_in_order(page, daemon, order):
+    """Whichever of them is finished first."""
+    cards = "[...document.querySelectorAll('.card-seed')].map((text) => text.textContent)"
+    page.open_ready(daemon.url + "/")
+    page.eval(f"""(() => {{
+        const real = window.fetch;
+        window.fetch = async (path, options) => {{
+            const answer = await real(path, options);
+            if (!path.endsWith('/events')) return answer;
+            const events = (await answer.text()).split('\\n\\n').filter((event) => event);
+            const pictures = {list(order)}.map((index) => events.find((event) => event.startsWith('event: picture') &&
+                event.includes(`"index":${{index}}`)));
+            return new Response([...pictures, events.at(-1)].map((event) => event + '\\n\\n').join(''));
+        }};
+    }})()""")
+    for seed, count in (5, 3), (1, 6):
+        page.fill(prompt="a small blue boat", steps=2, width=64, height=64, count=3, seed=seed)
+        page.click("#generate")
+        page.wait_done(count)
+    assert page.eval(cards) == ["3", "2", "1", "7", "6", "5"]
+    page.open_ready(daemon.url + "/")
+    page.wait("document.querySelectorAll('.card').length === 6")
+    assert page.eval(cards) == ["3", "2", "1", "7", "6", "5"]
+
+
 def test_keyboard_only(page, daemon):
     page.open_ready(daemon.url + "/")
     assert page.focused() == "prompt"

@@ -8,7 +8,7 @@
  *     hang        says nothing more          crash, kill, exit   ends so
  *     lie         says things about pictures that are not there, then draws
  *     slot        a preview in a slot that is not there
- *     sleep       does not read for 200 ms, then draws */
+ *     sleep       does not read for a second, then draws */
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -127,7 +127,7 @@ static void take(uint64_t id, const struct wire_submit *s) {
         say((struct wire_message){.type = WIRE_PICTURE, .id = id, .picture = {.preview = 1, .slot = 99}});
     } else {
         if (strcmp(what, "sleep") == 0)
-            usleep(200000);
+            usleep(1000000);
         if (strcmp(what, "lie") == 0) {
             say((struct wire_message){.type = WIRE_PICTURE, .id = id + 1000});
             say((struct wire_message){.type = WIRE_PROGRESS, .id = id + 1000});

@@ -254,7 +254,7 @@ static void test_no_time_is_lost_before_the_worker(void **state) {
     (void)state;
     double best = 1;
     start();
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 200 && best >= 0.001; i++) { /* on a busy machine some take longer */
         double before = now_s();
         struct job *job = submit("a cat", 1, (uint64_t)i);
         finish(&job);

@@ -468,7 +468,7 @@ document.addEventListener("keydown", (event) => {
 
 /* ---- the gallery */
 
-const pictures = new Map(); /* "job/index" -> { job, seed, blob, address, name, card } */
+const pictures = new Map(); /* "job/index" -> { job, index, seed, blob, address, name, card } */
 let opened = null;
 
 function rememberJob(id) {
@@ -498,16 +498,26 @@ function makeCard(picture) {
   return card;
 }
 
-/* Newest first; `image` is { index, seed, url }. */
+/* Newest first; a job's pictures by their numbers, whichever was finished or fetched before the other. */
+function placeCard({ job, index, card }, last) {
+  const own = [...pictures.values()].filter((other) => other.job.id === job.id).sort((a, b) => b.index - a.index);
+  const below = own.find((other) => other.index < index);
+  if (below) below.card.before(card);
+  else if (own.length) own.at(-1).card.after(card);
+  else element("pictures")[last ? "append" : "prepend"](card);
+}
+
+/* `image` is { index, seed, url }; `last`: of a job that is older than all others. */
 async function addPicture(job, image, last = false) {
   const key = `${job.id}/${image.index}`;
   if (pictures.has(key)) return;
   const blob = await (await ask(image.url)).blob();
   if (pictures.has(key)) return;
-  const picture = { job, seed: image.seed, blob, address: URL.createObjectURL(blob), name: `${image.seed}.png` };
+  const { index, seed } = image;
+  const picture = { job, index, seed, blob, address: URL.createObjectURL(blob), name: `${seed}.png` };
   picture.card = makeCard(picture);
+  placeCard(picture, last);
   pictures.set(key, picture);
-  element("pictures")[last ? "append" : "prepend"](picture.card);
   element("gallery").hidden = false;
   if (!last) showImage(picture.address, job.request.prompt);
 }

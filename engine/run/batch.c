@@ -17,6 +17,7 @@ struct asdm_batch {
     int picture_max, rows_max;
     uint64_t last_id;
     struct asdm_flight *flights; /* [picture_max] */
+    struct asdm_flight_sizes sizes;
     struct asdm_prompts prompts;
     struct asdm_side side;
     double step_seconds; /* of the last evaluation; 0: none yet */
@@ -128,7 +129,7 @@ enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_r
     struct asdm_flight *flight = find_flight(batch, 0);
     if (!flight)
         return asdm_fail(err, ASDM_ERR_MEMORY, "the batch is full: %d pictures", batch->picture_max);
-    ASDM_TRY(asdm_flight_create(batch->model, request, batch->last_id + 1, flight, err));
+    ASDM_TRY(asdm_flight_create(batch->model, &batch->sizes, request, batch->last_id + 1, flight, err));
     *ret_id = ++batch->last_id;
     return ASDM_OK;
 }

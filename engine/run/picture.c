@@ -82,13 +82,21 @@ static enum asdm_status tokenize(const struct asdm_model *model, struct asdm_fli
 }
 
 /* Refused before anything is computed: what the UNet or the decoder could not hold. */
-static enum asdm_status check_size(const struct asdm_model *model, const struct asdm_flight *flight,
-                                   struct asdm_error *err) {
-    const struct asdm_order *order = &flight->order;
+static enum asdm_status check_size(const struct asdm_model *model, struct asdm_flight_sizes *sizes,
+                                   const struct asdm_flight *flight, struct asdm_error *err) {
+    struct asdm_flight_size size = {asdm_flight_rows(flight), flight->order.height, flight->order.width};
+    for (int i = 0; i < ASDM_LIMIT_KNOWN_SIZES; i++) {
+        const struct asdm_flight_size *known = &sizes->known[i];
+        if (known->rows == size.rows && known->height == size.height && known->width == size.width)
+            return ASDM_OK;
+    }
     ASDM_TRY(asdm_plan_check(model->denoisers[ASDM_PRECISION_MAIN][0]->unet.program, model->backend, ASDM_RATE_STEP,
-                             asdm_flight_rows(flight), order->height, order->width, NULL, err));
-    return asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, order->height,
-                           order->width, NULL, err);
+                             size.rows, size.height, size.width, NULL, err));
+    ASDM_TRY(asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, size.height,
+                             size.width, NULL, err));
+    sizes->known[sizes->next] = size;
+    sizes->next = (sizes->next + 1) % ASDM_LIMIT_KNOWN_SIZES;
+    return ASDM_OK;
 }
 
 /* Takes the next `bytes` of what is being divided; with a NULL base only counts. */
@@ -172,20 +180,21 @@ static enum asdm_status read_image(struct asdm_flight *flight, const struct asdm
     return ASDM_OK;
 }
 
-static enum asdm_status fill(struct asdm_model *model, const struct asdm_request *request, struct asdm_flight *flight,
-                             struct asdm_error *err) {
+static enum asdm_status fill(struct asdm_model *model, struct asdm_flight_sizes *sizes,
+                             const struct asdm_request *request, struct asdm_flight *flight, struct asdm_error *err) {
     const struct asdm_order *order = &flight->order;
     ASDM_TRY(asdm_sampler_table_build(&model->checkpoint->scheduler, order->sampler, order->schedule, order->steps,
                                       order->strength, &flight->table, err));
     flight->fine_rows = count_fine_rows(model, flight->table);
-    ASDM_TRY(check_size(model, flight, err));
+    ASDM_TRY(check_size(model, sizes, flight, err));
     ASDM_TRY(tokenize(model, flight, request, err));
     ASDM_TRY(allocate(flight, request->init_rgb != NULL, request->init_rgb && request->mask, err));
     return request->init_rgb ? read_image(flight, request, err) : ASDM_OK;
 }
 
-enum asdm_status asdm_flight_create(struct asdm_model *model, const struct asdm_request *request, uint64_t id,
-                                    struct asdm_flight *ret, struct asdm_error *err) {
+enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes,
+                                    const struct asdm_request *request, uint64_t id, struct asdm_flight *ret,
+                                    struct asdm_error *err) {
     struct asdm_order order;
     ASDM_TRY(asdm_order_resolve(model, request, &order, err));
     struct asdm_flight flight = {.id = id,
@@ -196,7 +205,7 @@ enum asdm_status asdm_flight_create(struct asdm_model *model, const struct asdm_
                                  .previews = request->previews,
                                  .count = (size_t)ASDM_LATENT_CHANNELS * (size_t)order.height * (size_t)order.width};
     asdm_rng_init(&flight.rng, request->rng == ASDM_REQUEST_TORCH ? ASDM_RNG_TORCH : ASDM_RNG_PHILOX, request->seed);
-    enum asdm_status status = fill(model, request, &flight, err);
+    enum asdm_status status = fill(model, sizes, request, &flight, err);
     if (status != ASDM_OK) {
         asdm_flight_drop(&flight, model, NULL);
         return status;

@@ -54,9 +54,18 @@ struct asdm_flight {
     bool due; /* within a step: not evaluated yet */
 };
 
+/* Sizes of which one model can hold pictures, the last ones asked for: to find that out costs a plan. */
+struct asdm_flight_sizes {
+    struct asdm_flight_size {
+        int rows, height, width; /* rows 0: none */
+    } known[ASDM_LIMIT_KNOWN_SIZES];
+    int next; /* the one to be replaced */
+};
+
 /* Checks the request, tokenizes, and has the picture's memory. On failure nothing is held. */
-enum asdm_status asdm_flight_create(struct asdm_model *model, const struct asdm_request *request, uint64_t id,
-                                    struct asdm_flight *ret, struct asdm_error *err);
+enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes,
+                                    const struct asdm_request *request, uint64_t id, struct asdm_flight *ret,
+                                    struct asdm_error *err);
 /* Frees the slot. */
 void asdm_flight_drop(struct asdm_flight *flight, struct asdm_model *model, struct asdm_prompts *prompts);
 /* It leaves with an error in place of pixels. */

@@ -240,8 +240,14 @@ static void test_huge_is_refused(void **state) {
     r.width = r.height = ASDM_SIDE_MAX;
     assert_int_equal(asdm_batch_submit(batch, &r, &id, &err), ASDM_ERR_MEMORY);
     assert_non_null(strstr(err.message, "memory"));
-    r = request_of(0); /* and the batch is still good */
-    check(asdm_batch_submit(batch, &r, &id, &err), &err);
+    r = request_of(0);                              /* and the batch is still good */
+    for (int side = 8; side <= 8 * 40; side += 8) { /* more sizes than it remembers as good */
+        r.width = r.height = side;
+        check(asdm_batch_submit(batch, &r, &id, &err), &err);
+        asdm_batch_cancel(batch, id);
+    }
+    r.width = ASDM_SIDE_MAX; /* with a height that is known */
+    assert_int_equal(asdm_batch_submit(batch, &r, &id, &err), ASDM_ERR_MEMORY);
     asdm_batch_destroy(&batch);
 }
 

@@ -120,26 +120,102 @@ enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what w
 struct profile {
     struct asdm_bench_line *lines;
     int room, count, height, width;
+    size_t element_bytes;
 };
+
+static double numbers_of(const struct asdm_extent *extent) {
+    return (double)extent->height * (double)extent->width * (double)extent->channels;
+}
+
+/* Bytes of one number of the operand: the caller's inputs and results are float32 (ids: int32). */
+static double bytes_of_source(const struct profile *profile, const struct asdm_op *op) {
+    return op->kind == ASDM_OP_IMPORT || op->kind == ASDM_OP_EMBEDDING || op->kind == ASDM_OP_TIMESTEP_EMBEDDING
+               ? sizeof(float)
+               : (double)profile->element_bytes;
+}
+
+static double weight_numbers(const struct asdm_site *site) {
+    const struct asdm_op *op = site->op;
+    if (op->kind == ASDM_OP_EMBEDDING) /* of its tables only the rows that are looked up */
+        return 2 * site->rows * numbers_of(&site->out);
+    double sum = 0;
+    for (int i = 0; i < ASDM_PARTS_MAX; i++) {
+        if (op->weight[i] != ASDM_NONE)
+            sum += (double)asdm_weight_count(&site->program->weights[op->weight[i]]);
+        if (op->bias[i] != ASDM_NONE)
+            sum += (double)asdm_weight_count(&site->program->weights[op->bias[i]]);
+    }
+    return sum;
+}
+
+static double bytes_moved(const struct profile *profile, const struct asdm_site *site) {
+    const struct asdm_op *op = site->op;
+    double element = (double)profile->element_bytes, in = 0;
+    for (int i = 0; i < ASDM_SRC_COUNT; i++)
+        if (op->inputs[i] != ASDM_NONE)
+            in += op->kind == ASDM_OP_ATTENTION
+                      ? (double)(site->in[i].height * site->in[i].width) * op->heads * op->head_dim
+                      : numbers_of(&site->in[i]);
+    return site->rows * (in * bytes_of_source(profile, op) +
+                         numbers_of(&site->out) * (op->kind == ASDM_OP_EXPORT ? sizeof(float) : element)) +
+           weight_numbers(site) * element;
+}
+
+static double gmac_of(const struct profile *profile, const struct asdm_site *site) {
+    double macs = asdm_program_op_macs(site->program, site->op, profile->height, profile->width);
+    return site->rows * macs / 1e9 * (site->op->upsample ? 4.0 / 9 : 1);
+}
+
+static void describe_shape(const struct asdm_site *site, char *text, size_t room) {
+    const struct asdm_op *op = site->op;
+    const struct asdm_extent *in = &site->in[ASDM_SRC_X], *out = &site->out;
+    int64_t inputs = in->channels + (op->inputs[ASDM_SRC_X2] != ASDM_NONE ? site->in[ASDM_SRC_X2].channels : 0);
+    int64_t keys = site->in[ASDM_SRC_K].height * site->in[ASDM_SRC_K].width;
+    switch (op->kind) {
+    case ASDM_OP_CONV2D:
+        snprintf(text, room, "%dx%d %d->%d k%d%s%s", (int)out->height, (int)out->width, (int)inputs, (int)out->channels,
+                 op->kernel, op->stride == 2 ? " s2" : "", op->upsample ? " up" : "");
+        break;
+    case ASDM_OP_LINEAR:
+        snprintf(text, room, "%d %d->%d%s", (int)(out->height * out->width), (int)inputs,
+                 (int)out->channels * (op->geglu ? 2 : 1), op->geglu ? " geglu" : "");
+        break;
+    case ASDM_OP_ATTENTION:
+        snprintf(text, room, "%dx%d d%d h%d", (int)(in->height * in->width), (int)keys, op->head_dim, op->heads);
+        break;
+    default:
+        snprintf(text, room, "%dx%d %d", (int)out->height, (int)out->width, (int)out->channels);
+    }
+}
+
+static struct asdm_bench_line *find_line(struct profile *profile, const char *op, const char *kernel,
+                                         const char *shape) {
+    for (int i = 0; i < profile->count; i++) {
+        struct asdm_bench_line *line = &profile->lines[i];
+        if (strcmp(line->op, op) == 0 && strcmp(line->kernel, kernel) == 0 && strcmp(line->shape, shape) == 0)
+            return line;
+    }
+    if (profile->count == profile->room)
+        return NULL;
+    struct asdm_bench_line *line = &profile->lines[profile->count++];
+    *line = (struct asdm_bench_line){0};
+    snprintf(line->op, sizeof line->op, "%s", op);
+    snprintf(line->kernel, sizeof line->kernel, "%s", kernel);
+    snprintf(line->shape, sizeof line->shape, "%s", shape);
+    return line;
+}
 
 static void add_to_profile(void *user, const struct asdm_site *site, const struct asdm_kernel *kernel, double seconds) {
     struct profile *profile = user;
-    const char *op = asdm_op_kind_name(site->op->kind);
-    struct asdm_bench_line *line = NULL;
-    for (int i = 0; i < profile->count && !line; i++)
-        if (strcmp(profile->lines[i].op, op) == 0 && strcmp(profile->lines[i].kernel, kernel->name) == 0)
-            line = &profile->lines[i];
-    if (!line) {
-        if (profile->count == profile->room)
-            return;
-        line = &profile->lines[profile->count++];
-        *line = (struct asdm_bench_line){0};
-        snprintf(line->op, sizeof line->op, "%s", op);
-        snprintf(line->kernel, sizeof line->kernel, "%s", kernel->name);
-    }
+    char shape[sizeof profile->lines->shape];
+    describe_shape(site, shape, sizeof shape);
+    struct asdm_bench_line *line = find_line(profile, asdm_op_kind_name(site->op->kind), kernel->name, shape);
+    if (!line)
+        return;
     line->count++;
     line->seconds += seconds;
-    line->gmac += site->rows * asdm_program_op_macs(site->program, site->op, profile->height, profile->width) / 1e9;
+    line->gmac += gmac_of(profile, site);
+    line->bytes += bytes_moved(profile, site);
 }
 
 static int slowest_first(const void *a, const void *b) {
@@ -164,7 +240,7 @@ enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_wh
                                     int height, struct asdm_bench_line *lines, int room, int *ret_count,
                                     struct asdm_error *err) {
     struct call call = call_of(model, what, rows, width, height);
-    struct profile profile = {lines, room, 0, call.height, call.width};
+    struct profile profile = {lines, room, 0, call.height, call.width, model->backend->element_bytes};
     enum asdm_status status = call_init(&call, err);
     if (status == ASDM_OK)
         status = time_calls(&call, 0, NULL, err);

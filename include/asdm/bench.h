@@ -15,11 +15,14 @@ enum asdm_bench_what { ASDM_BENCH_UNET, ASDM_BENCH_TEXT, ASDM_BENCH_VAE_ENCODE, 
 enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
                                 int runs, double *ret_seconds, struct asdm_error *err);
 
-/* Time by kind and implementation of operation in one such call, slowest first. */
+/* One such call by operation, implementation and shape, slowest first: what a roofline is made of. */
 struct asdm_bench_line {
     char op[32], kernel[48];
+    char shape[48]; /* "64x64 320->640 k3", "4096 320->2560 geglu", "4096x77 d40 h8" */
     int count;
-    double seconds, gmac;
+    double seconds;
+    double gmac;  /* that the operations need; convolutions of upsampled maps on four folded taps instead of nine */
+    double bytes; /* that must be moved: each input and weight read once, each result written once */
 };
 enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
                                     int height, struct asdm_bench_line *lines, int room, int *ret_count,

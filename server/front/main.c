@@ -1,5 +1,6 @@
 /* asdmd, the daemon: its command line. */
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,7 +158,16 @@ static int run(const struct command_line *line) {
     return code;
 }
 
+/* Threads share two arenas, and what is as large as a picture is mapped and given back by itself: otherwise each arena
+   keeps its own high-water mark, and the process grows for hours. */
+static void settle_allocator(void) {
+    enum { ARENAS = 2, MAPPED_BYTES = 128 << 10 };
+    mallopt(M_ARENA_MAX, ARENAS);
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+}
+
 int main(int argc, char **argv) {
+    settle_allocator();
     struct command_line line = {0};
     int code = parse(argc, argv, &line);
     if (code < 0)

@@ -1,0 +1,632 @@
+/* Attention for Hopper (sm_90a), fp16 and bf16, not causal: online softmax over tiles of keys (Dao et al. 2022, 2023)
+ * with both products on wgmma.
+ *
+ * A block has one warpgroup that copies (cp.async) and several that compute, each 64 queries of one row and head; with
+ * KEY_GROUPS > 1 several warpgroups have the same queries, take the tiles of keys in turn, and add up at the end.
+ * Which sums are taken in which order follows from head_dim, tokens and keys, never from the number of rows.
+ *
+ * Tiles lie in shared memory unswizzled, as [chunk of 8 channels][key][8 channels]: groups of 8 keys by 16 bytes are
+ * what wgmma calls core matrices. So any multiple of 8 channels does, a chunk of zeros rounds q and k up to 16
+ * channels, and a chunk of ones behind v makes the second product sum the probabilities as well, as they were rounded.
+ *
+ * With narrow heads the exponentials bound the time (16 a cycle and SM). Hence
+ *  - a part of them is a polynomial on the FMA units;
+ *  - a query's reference, which is subtracted from its scores, is the maximum of an earlier tile for as long as no
+ *    probability exceeds 2^8: then nothing is rescaled, and the test costs half an instruction a score (three-way
+ *    integer maxima, which order floats correctly above a limit that is not negative). */
+#include <math.h>
+
+#include <type_traits>
+
+#include "cuda/launch.cuh"
+#include "cuda/sm90.cuh"
+
+namespace {
+
+enum {
+    WARPGROUP = 128,
+    QUERIES = 64, /* of a warpgroup: the rows of a wgmma */
+    CHUNK = 8,    /* channels in 16 bytes */
+    COPY_LAG = 1, /* tiles still under way when an older one is handed over */
+    HEADROOM = 8, /* log2 of the largest probability before the reference moves */
+    BARRIER_BYTES = 128,
+    CHUNKS_MAX = 20,   /* head_dim 160 */
+    CHUNKS_WIDE = 64,  /* head_dim 512 */
+    SHORT_KEYS = 80,   /* one tile: cross-attention */
+    LONG_TOKENS = 2048 /* enough queries to fill the machine with blocks of 256 */
+};
+
+struct arguments {
+    const void *q, *k, *v;
+    void *y;
+    const int32_t *kv_map;
+    int heads, tokens, keys, chunks; /* chunks: head_dim / 8 */
+    int q_stride, k_stride, v_stride;
+    float scale;    /* log2(e) / sqrt(head_dim) */
+    float headroom; /* HEADROOM / scale */
+};
+
+/* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
+ * QUERY_GROUPS * KEY_GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. */
+template <class T_, int C_, int KEYS_, int QUERY_GROUPS_, int KEY_GROUPS_, int STAGES_, bool Q_IN_REGISTERS_,
+          int SPLIT_, int BLOCKS_, int COPY_REGISTERS_, int COMPUTE_REGISTERS_>
+struct shape {
+    using T = T_;
+    static constexpr bool BF16 = std::is_same<T, __nv_bfloat16>::value;
+    static constexpr int C = C_, KEYS = KEYS_, STAGES = STAGES_, SPLIT = SPLIT_;
+    static constexpr int QUERY_GROUPS = QUERY_GROUPS_, KEY_GROUPS = KEY_GROUPS_;
+    static constexpr int COMPUTE_GROUPS = QUERY_GROUPS * KEY_GROUPS, THREADS = WARPGROUP * (1 + COMPUTE_GROUPS);
+    static constexpr int BLOCKS = BLOCKS_, COPY_REGISTERS = COPY_REGISTERS_, COMPUTE_REGISTERS = COMPUTE_REGISTERS_;
+    static constexpr bool Q_IN_REGISTERS = Q_IN_REGISTERS_;
+    static constexpr int K_STEPS = (C + 1) / 2, K_CHUNKS = 2 * K_STEPS;
+    static constexpr int V_CHUNKS = C / SPLIT, O_WIDTH = CHUNK * (V_CHUNKS + 1);
+    static constexpr int S_COUNT = KEYS / 2, P_COUNT = KEYS / 4, O_COUNT = O_WIDTH / 2; /* registers of a thread */
+    static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
+    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, STAGE_BYTES = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
+    static constexpr int Q_GROUP_BYTES = Q_IN_REGISTERS ? 0 : K_CHUNKS * Q_CHUNK_BYTES;
+    static constexpr int STAGES_AT = BARRIER_BYTES + QUERY_GROUPS * Q_GROUP_BYTES;
+    static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
+    static constexpr int MERGE_COUNT = O_COUNT + 2; /* and the two references */
+    static_assert(C % SPLIT == 0 && KEYS % 16 == 0 && STAGES > COPY_LAG && 16 * STAGES <= BARRIER_BYTES, "");
+    static_assert((KEY_GROUPS - 1) * QUERY_GROUPS * WARPGROUP * MERGE_COUNT * 4 <= STAGES * STAGE_BYTES, "");
+    static_assert(SHARED * BLOCKS <= 227 * 1024, "");
+    static_assert(COPY_REGISTERS + COMPUTE_GROUPS * COMPUTE_REGISTERS <=
+                      65536 / (THREADS * BLOCKS) / 8 * 8 * (1 + COMPUTE_GROUPS),
+                  "");
+};
+
+#if SM90_CODE
+
+/* ---- wgmma of 64 rows, n columns, depth 16 */
+
+#define R4(a, b, c, d) ",%" #a ",%" #b ",%" #c ",%" #d
+#define D4(i) "+f"(d[4 * (i)]), "+f"(d[4 * (i) + 1]), "+f"(d[4 * (i) + 2]), "+f"(d[4 * (i) + 3])
+#define D8(i) D4(2 * (i)), D4(2 * (i) + 1)
+#define D16(i) D8(2 * (i)), D8(2 * (i) + 1)
+#define D32(i) D16(2 * (i)), D16(2 * (i) + 1)
+#define D64(i) D32(2 * (i)), D32(2 * (i) + 1)
+
+/* registers: a in registers; shared: a in shared memory. TRANSPOSED: b's columns, not its depth, are contiguous. */
+template <bool BF16, int N> struct product;
+
+/* r0 and so on: the operands after the accumulators */
+#define PRODUCT(type, is_bf16, n, names, r0, r1, r2, r3, r4, r5, r6, ...)                                              \
+    template <> struct product<is_bf16, n> {                                                                           \
+        template <int TRANSPOSED>                                                                                      \
+        static __device__ __forceinline__ void registers(float *d, const uint32_t *a, uint64_t b, int accumulate) {    \
+            asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #r5 ", 0;\n"                                           \
+                         " wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" names "}, {%" #r0       \
+                         ",%" #r1 ",%" #r2 ",%" #r3 "}, %" #r4 ", p, 1, 1, %" #r6 ";\n}"                               \
+                         : __VA_ARGS__                                                                                 \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TRANSPOSED));      \
+        }                                                                                                              \
+        template <int TRANSPOSED>                                                                                      \
+        static __device__ __forceinline__ void shared(float *d, uint64_t a, uint64_t b, int accumulate) {              \
+            asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %" #r2 ", 0;\n"                                           \
+                         " wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" names "}, %" #r0        \
+                         ", %" #r1 ", p, 1, 1, 0, %" #r3 ";\n}"                                                        \
+                         : __VA_ARGS__                                                                                 \
+                         : "l"(a), "l"(b), "r"(accumulate), "n"(TRANSPOSED));                                          \
+        }                                                                                                              \
+    };
+#define PRODUCTS(n, names, r0, r1, r2, r3, r4, r5, r6, ...)                                                            \
+    PRODUCT("f16", false, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)                                           \
+    PRODUCT("bf16", true, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)
+
+PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
+PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
+PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
+PRODUCTS(72, SM90_R8_3 R4(32, 33, 34, 35), 36, 37, 38, 39, 40, 41, 42, D32(0), D4(8))
+PRODUCTS(80, SM90_R8_4, 40, 41, 42, 43, 44, 45, 46, D32(0), D8(4))
+PRODUCTS(88, SM90_R8_4 R4(40, 41, 42, 43), 44, 45, 46, 47, 48, 49, 50, D32(0), D8(4), D4(10))
+PRODUCTS(96, SM90_R8_5, 48, 49, 50, 51, 52, 53, 54, D32(0), D16(2))
+PRODUCTS(128, SM90_R8_7, 64, 65, 66, 67, 68, 69, 70, D64(0))
+PRODUCTS(136, SM90_R8_7 R4(64, 65, 66, 67), 68, 69, 70, 71, 72, 73, 74, D64(0), D4(16))
+PRODUCTS(168, SM90_R8_9 R4(80, 81, 82, 83), 84, 85, 86, 87, 88, 89, 90, D64(0), D16(4), D4(20))
+
+/* An unswizzled tile: bytes from one core matrix to the next along the depth (leading) and across it (stride). */
+__device__ __forceinline__ uint64_t descriptor(uint32_t smem, uint32_t leading, uint32_t stride) {
+    return (uint64_t)(smem >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32;
+}
+
+/* ---- copies */
+
+__device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool inside) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(inside ? 16 : 0) : "memory");
+}
+
+__device__ __forceinline__ void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int n> __device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+}
+
+/* `rows` tokens (those from `valid` on are zeros) of `chunks` chunks (those from `present` on are zeros), by `threads`
+ * threads. Eight neighbouring threads write the 128 bytes of a core matrix. */
+template <class T, int ROWS, int CHUNKS, int THREADS>
+__device__ __forceinline__ void copy_tile(uint32_t dst, const T *src, int stride, int valid, int present, int thread) {
+#pragma unroll
+    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
+        const int at = i * THREADS + thread, chunk = (at >> 3) % CHUNKS, row = (at >> 3) / CHUNKS * 8 + (at & 7);
+        if (ROWS * CHUNKS % THREADS == 0 || row < ROWS) {
+            const bool inside = row < valid && chunk < present;
+            copy16(dst + (uint32_t)(chunk * ROWS + row) * 16, inside ? src + row * stride + chunk * CHUNK : src,
+                   inside);
+        }
+    }
+}
+
+__device__ __forceinline__ uint32_t full_barrier(uint32_t shared, int stage) {
+    return shared + 16 * stage;
+}
+__device__ __forceinline__ uint32_t empty_barrier(uint32_t shared, int stage) {
+    return shared + 16 * stage + 8;
+}
+
+/* This thread's copies are complete: hands the stage over when the whole warp's are. */
+__device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
+    sm90_fence_async();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        sm90_mbarrier_arrive(full_barrier(shared, stage));
+}
+
+template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
+    using T = typename S::T;
+    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
+    const int first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
+    const T *k = (const T *)a.k + (size_t)row * a.keys * a.k_stride + head * a.chunks * CHUNK;
+    const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
+    const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
+    int stage = 0, behind = 0;
+    for (int tile = 0; tile < tiles; tile++) {
+        if (tile >= S::STAGES)
+            sm90_mbarrier_wait(empty_barrier(shared, stage), (tile / S::STAGES + 1) & 1);
+        const uint32_t dst = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
+        const int valid = a.keys - tile * S::KEYS;
+        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, k, a.k_stride, valid, a.chunks, threadIdx.x);
+        copy_tile<T, S::KEYS, S::V_CHUNKS, WARPGROUP>(dst + S::K_BYTES, v, a.v_stride, valid, a.chunks - first_chunk,
+                                                      threadIdx.x);
+        copy_commit();
+        k += (size_t)S::KEYS * a.k_stride;
+        v += (size_t)S::KEYS * a.v_stride;
+        if (tile >= COPY_LAG) {
+            copy_wait<COPY_LAG>();
+            hand_over(shared, behind);
+            behind = behind + 1 == S::STAGES ? 0 : behind + 1;
+        }
+        stage = stage + 1 == S::STAGES ? 0 : stage + 1;
+    }
+    copy_wait<0>();
+    for (; behind != stage; behind = behind + 1 == S::STAGES ? 0 : behind + 1)
+        hand_over(shared, behind);
+}
+
+/* ---- softmax. A thread has scores of two queries: s[4 j + 0, 1] and s[4 j + 2, 3]. */
+
+struct reference {
+    float max[2];   /* what is subtracted */
+    float limit[2]; /* the score at which it moves */
+    bool orderly;   /* limits of the whole warp are not negative */
+};
+
+__device__ __forceinline__ float exp2_unit(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 2^(64 y - 64 + HEADROOM) for y in 0 .. 1: integer and fraction by a rounding addition, the fraction's power by a
+ * polynomial (minimax, relative error 7.5e-5, below a rounding to half), the integer added to the exponent. */
+__device__ __forceinline__ float exp2_polynomial(float y) {
+    const float magic = 12582912.0f - 64.0f + HEADROOM; /* 1.5 * 2^23 and the offset */
+    const float t = fmaf(y, 64.0f, magic);
+    const float f = fmaf(y, 64.0f, magic - t);
+    const float p = fmaf(fmaf(fmaf(0.055171669f, f, 0.24261112f), f, 0.69326099f), f, 0.99992807f);
+    return __int_as_float(__float_as_int(p) + (__float_as_int(t) << 23));
+}
+
+/* most = the largest of most, x and y taken as integers: VIMNMX3. In assembly, as the compiler would keep copies. */
+__device__ __forceinline__ void max3(int &most, float x, float y) {
+    asm volatile("{\n .reg .s32 a, b;\n mov.b32 a, %1;\n mov.b32 b, %2;\n max.s32 a, a, b;\n max.s32 %0, %0, a;\n}"
+                 : "+r"(most)
+                 : "f"(x), "f"(y));
+}
+
+template <int COUNT> __device__ __forceinline__ bool exceeds(const float (&s)[COUNT], const reference &r) {
+    bool above = !r.orderly;
+    if (r.orderly) {
+        int most[2] = {__float_as_int(r.limit[0]), __float_as_int(r.limit[1])};
+#pragma unroll
+        for (int i = 0; i < COUNT; i += 4) {
+            max3(most[0], s[i], s[i + 1]);
+            max3(most[1], s[i + 2], s[i + 3]);
+        }
+        above = most[0] > __float_as_int(r.limit[0]) || most[1] > __float_as_int(r.limit[1]);
+    }
+    return __any_sync(0xffffffffu, above);
+}
+
+/* Moves the reference of the queries whose scores exceed the limit, and rescales their sums. */
+template <int COUNT, int O_COUNT>
+__device__ __forceinline__ void move(const float (&s)[COUNT], float (&o)[O_COUNT], reference &r, const arguments &a) {
+    float factor[2];
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+        float most = s[2 * q];
+#pragma unroll
+        for (int i = 0; i < COUNT; i += 4)
+            most = fmaxf(most, fmaxf(s[i + 2 * q], s[i + 2 * q + 1]));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+        factor[q] = 1.0f;
+        if (most > r.limit[q]) {
+            factor[q] = exp2_unit((r.max[q] - most) * a.scale);
+            r.max[q] = most;
+            r.limit[q] = most + a.headroom;
+        }
+    }
+    r.orderly = __all_sync(0xffffffffu, r.limit[0] >= 0.0f && r.limit[1] >= 0.0f);
+#pragma unroll
+    for (int i = 0; i < O_COUNT; i++)
+        o[i] *= factor[i / 2 % 2];
+}
+
+/* Scores -> probabilities, in place. */
+template <int COUNT>
+__device__ __forceinline__ void exponentials(float (&s)[COUNT], const reference &r, float scale) {
+    const float shift[2] = {-r.max[0] * scale, -r.max[1] * scale};
+    const float shift64 = fmaf(shift[1], 1.0f / 64, (64 - HEADROOM) / 64.0f), scale64 = scale / 64;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        if (i % 4 == 3)
+            s[i] = exp2_polynomial(__saturatef(fmaf(s[i], scale64, shift64)));
+        else
+            s[i] = exp2_unit(fmaf(s[i], scale, shift[i / 2 % 2]));
+    }
+}
+
+/* ---- products and the loop over tiles */
+
+template <class S> struct query {
+    uint32_t registers[S::Q_IN_REGISTERS ? S::K_STEPS : 1][4];
+    uint64_t tile;
+};
+
+/* The first query of a warpgroup. */
+template <class S> __device__ __forceinline__ int first_query(int query_group) {
+    return ((int)blockIdx.x / S::SPLIT * S::QUERY_GROUPS + query_group) * QUERIES;
+}
+
+template <class S>
+__device__ __forceinline__ void load_query(const arguments &a, uint32_t shared, int query_group, int key_group,
+                                           query<S> &ret) {
+    using T = typename S::T;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, first = first_query<S>(query_group);
+    const T *q = (const T *)a.q + ((size_t)blockIdx.z * a.tokens + first) * a.q_stride + blockIdx.y * a.chunks * CHUNK;
+    const int valid = a.tokens - first;
+    if constexpr (S::Q_IN_REGISTERS) {
+#pragma unroll
+        for (int i = 0; i < 4 * S::K_STEPS; i++) {
+            const int token = warp * 16 + lane / 4 + i % 2 * 8, chunk = i / 2;
+            ret.registers[i / 4][i % 4] = 0;
+            if (token < valid && chunk < a.chunks)
+                ret.registers[i / 4][i % 4] = *(const uint32_t *)(q + token * a.q_stride + chunk * CHUNK + lane % 4 * 2);
+        }
+    } else {
+        constexpr int THREADS = WARPGROUP * S::KEY_GROUPS;
+        const uint32_t dst = shared + BARRIER_BYTES + query_group * S::Q_GROUP_BYTES;
+        copy_tile<T, QUERIES, S::K_CHUNKS, THREADS>(dst, q, a.q_stride, valid, a.chunks,
+                                                    key_group * WARPGROUP + threadIdx.x % WARPGROUP);
+        copy_wait<0>();
+        sm90_fence_async();
+        sm90_bar_sync(1 + query_group, THREADS);
+        ret.tile = descriptor(dst, S::Q_CHUNK_BYTES, 128);
+    }
+}
+
+/* s = q k' */
+template <class S>
+__device__ __forceinline__ void scores(float (&s)[S::S_COUNT], const query<S> &q, uint32_t stage_address) {
+    const uint64_t k = descriptor(stage_address, S::CHUNK_BYTES, 128);
+#pragma unroll
+    for (int i = 0; i < S::K_STEPS; i++) {
+        const uint64_t b = k + i * (2 * S::CHUNK_BYTES >> 4);
+        if constexpr (S::Q_IN_REGISTERS)
+            product<S::BF16, S::KEYS>::template registers<0>(s, q.registers[i], b, i > 0);
+        else
+            product<S::BF16, S::KEYS>::template shared<0>(s, q.tile + i * (2 * S::Q_CHUNK_BYTES >> 4), b, i > 0);
+    }
+}
+
+/* o += p v */
+template <class S>
+__device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_t (&p)[S::P_COUNT],
+                                           uint32_t stage_address) {
+    constexpr int WIDE = 128; /* columns of the first of two products where one does not do (at most 256) */
+    const uint64_t v = descriptor(stage_address + S::K_BYTES, 128, S::CHUNK_BYTES);
+#pragma unroll
+    for (int i = 0; i < S::KEYS / 16; i++) {
+        const uint64_t b = v + i * (256 >> 4);
+        if constexpr (S::O_WIDTH > 256) {
+            product<S::BF16, WIDE>::template registers<1>(o, p + 4 * i, b, 1);
+            product<S::BF16, S::O_WIDTH - WIDE>::template registers<1>(
+                o + WIDE / 2, p + 4 * i, b + (WIDE / CHUNK * S::CHUNK_BYTES >> 4), 1);
+        } else {
+            product<S::BF16, S::O_WIDTH>::template registers<1>(o, p + 4 * i, b, 1);
+        }
+    }
+}
+
+/* Exponentials of the scores s of the tile, packed into p. The product of the tile before may be under way: it runs
+ * while they are computed, and its stage is given back. */
+template <class S>
+__device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (&p)[S::P_COUNT],
+                                              float (&o)[S::O_COUNT], reference &r, const arguments &a,
+                                              uint32_t release) {
+    if (exceeds(s, r)) {
+        sm90_wgmma_wait<0>();
+        sm90_hold(o);
+        move(s, o, r, a);
+    }
+    exponentials(s, r, a.scale);
+    sm90_hold(s);
+    sm90_wgmma_wait<0>();
+    sm90_hold(s);
+    if (release && threadIdx.x % 32 == 0)
+        sm90_mbarrier_arrive(release);
+#pragma unroll
+    for (int i = 0; i < S::P_COUNT; i++)
+        p[i] = cuda_pack(s[2 * i], s[2 * i + 1], typename S::T());
+}
+
+/* Keys from `valid` on do not count. */
+template <int COUNT> __device__ __forceinline__ void mask(float (&s)[COUNT], int valid) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        if (i / 4 * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= valid)
+            s[i] = -INFINITY;
+}
+
+/* Tiles key_group, key_group + KEY_GROUPS and so on. */
+template <class S>
+__device__ __forceinline__ void attend(const arguments &a, uint32_t shared, int key_group, const query<S> &q,
+                                       float (&o)[S::O_COUNT], reference &r) {
+    float s[S::S_COUNT] = {};
+    uint32_t p[S::P_COUNT], release = 0;
+    const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
+    int tile = key_group, stage = key_group % S::STAGES, parity = key_group / S::STAGES & 1;
+    if (tile >= tiles)
+        return;
+    sm90_mbarrier_wait(full_barrier(shared, stage), parity);
+    sm90_wgmma_fence();
+    scores<S>(s, q, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
+    sm90_wgmma_commit();
+    sm90_wgmma_wait<0>();
+    sm90_hold(s);
+    while (tile + S::KEY_GROUPS < tiles) {
+        probabilities<S>(s, p, o, r, a, release);
+        const int now = stage;
+        tile += S::KEY_GROUPS;
+        stage += S::KEY_GROUPS;
+        if (stage >= S::STAGES) {
+            stage -= S::STAGES;
+            parity ^= 1;
+        }
+        sm90_mbarrier_wait(full_barrier(shared, stage), parity);
+        sm90_wgmma_fence();
+        scores<S>(s, q, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
+        sm90_wgmma_commit();
+        accumulate<S>(o, p, shared + S::STAGES_AT + now * S::STAGE_BYTES);
+        sm90_wgmma_commit();
+        release = empty_barrier(shared, now);
+        sm90_wgmma_wait<1>();
+        sm90_hold(s);
+    }
+    if ((tile + 1) * S::KEYS > a.keys)
+        mask(s, a.keys - tile * S::KEYS);
+    probabilities<S>(s, p, o, r, a, release);
+    sm90_wgmma_fence();
+    accumulate<S>(o, p, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
+    sm90_wgmma_commit();
+    sm90_wgmma_wait<0>();
+    sm90_hold(o);
+}
+
+/* Adds the sums of all key groups into those of the first, in order. The stages are free by now. */
+template <class S>
+__device__ __forceinline__ void merge(float *parts, int query_group, int key_group, float (&o)[S::O_COUNT],
+                                      reference &r, float scale) {
+    const int thread = threadIdx.x % WARPGROUP;
+    sm90_bar_sync(1 + query_group, WARPGROUP * S::KEY_GROUPS);
+    if (S::QUERY_GROUPS > 1) /* the others still read the stages */
+        sm90_bar_sync(1 + S::QUERY_GROUPS, WARPGROUP * S::COMPUTE_GROUPS);
+    if (key_group > 0) {
+        float *part = parts + ((key_group - 1) * S::QUERY_GROUPS + query_group) * (S::MERGE_COUNT * WARPGROUP) + thread;
+#pragma unroll
+        for (int i = 0; i < S::O_COUNT; i++)
+            part[i * WARPGROUP] = o[i];
+        part[S::O_COUNT * WARPGROUP] = r.max[0];
+        part[(S::O_COUNT + 1) * WARPGROUP] = r.max[1];
+    }
+    sm90_bar_sync(1 + query_group, WARPGROUP * S::KEY_GROUPS);
+    for (int g = 1; g < S::KEY_GROUPS && key_group == 0; g++) {
+        const float *part = parts + ((g - 1) * S::QUERY_GROUPS + query_group) * (S::MERGE_COUNT * WARPGROUP) + thread;
+        float mine[2], other[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float max = part[(S::O_COUNT + i) * WARPGROUP], most = fmaxf(r.max[i], max);
+            mine[i] = exp2_unit((r.max[i] - most) * scale);
+            other[i] = exp2_unit((max - most) * scale);
+            r.max[i] = most;
+        }
+#pragma unroll
+        for (int i = 0; i < S::O_COUNT; i++)
+            o[i] = fmaf(part[i * WARPGROUP], other[i / 2 % 2], o[i] * mine[i / 2 % 2]);
+    }
+}
+
+/* y = o / (sum of probabilities), the latter being the last columns of o */
+template <class S>
+__device__ __forceinline__ void store(const arguments &a, int query_group, const float (&o)[S::O_COUNT]) {
+    using T = typename S::T;
+    const int lane = threadIdx.x % 32, first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
+    const int first = first_query<S>(query_group) + (int)threadIdx.x / 32 % 4 * 16 + lane / 4;
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+        const int token = first + 8 * q;
+        if (token >= a.tokens)
+            continue;
+        const float factor = reciprocal(o[4 * S::V_CHUNKS + 2 * q]);
+        T *y = (T *)a.y + (((size_t)blockIdx.z * a.tokens + token) * a.heads + blockIdx.y) * (a.chunks * CHUNK) +
+               first_chunk * CHUNK + lane % 4 * 2;
+#pragma unroll
+        for (int c = 0; c < S::V_CHUNKS; c++)
+            if (first_chunk + c < a.chunks)
+                *(uint32_t *)(y + c * CHUNK) =
+                    cuda_pack(o[4 * c + 2 * q] * factor, o[4 * c + 2 * q + 1] * factor, T());
+    }
+}
+
+template <class S>
+__device__ __forceinline__ void compute(const arguments &a, unsigned char *memory, uint32_t shared, int group) {
+    const int query_group = group % S::QUERY_GROUPS, key_group = S::KEY_GROUPS == 1 ? 0 : group / S::QUERY_GROUPS;
+    query<S> q;
+    load_query<S>(a, shared, query_group, key_group, q);
+    float o[S::O_COUNT];
+#pragma unroll
+    for (int i = 0; i < S::O_COUNT; i++)
+        o[i] = 0.0f;
+    reference r = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}, false};
+    attend<S>(a, shared, key_group, q, o, r);
+    if constexpr (S::KEY_GROUPS > 1) {
+        merge<S>((float *)(memory + S::STAGES_AT), query_group, key_group, o, r, a.scale);
+        if (key_group > 0)
+            return;
+    }
+    store<S>(a, query_group, o);
+}
+
+/* Barriers, and the chunks of zeros behind k and of ones behind v, which no copy touches. */
+template <class S> __device__ __forceinline__ void prepare(unsigned char *memory, uint32_t shared) {
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < S::STAGES; i++) {
+            sm90_mbarrier_init(full_barrier(shared, i), WARPGROUP / 32);
+            sm90_mbarrier_init(empty_barrier(shared, i), S::QUERY_GROUPS * WARPGROUP / 32);
+        }
+    }
+    const uint32_t ones = S::BF16 ? 0x3F803F80u : 0x3C003C00u;
+    for (int i = threadIdx.x; i < S::STAGES * S::KEYS; i += S::THREADS) {
+        unsigned char *stage = memory + S::STAGES_AT + i / S::KEYS * S::STAGE_BYTES + i % S::KEYS * 16;
+        if (S::K_CHUNKS > S::C)
+            *(uint4 *)(stage + S::C * S::CHUNK_BYTES) = make_uint4(0, 0, 0, 0);
+        *(uint4 *)(stage + S::K_BYTES + S::V_CHUNKS * S::CHUNK_BYTES) = make_uint4(ones, ones, ones, ones);
+    }
+    sm90_fence_async();
+    __syncthreads();
+}
+
+#endif /* SM90_CODE */
+
+/* grid: (blocks of queries * SPLIT, heads, rows) */
+template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const arguments a) {
+#if SM90_CODE
+    extern __shared__ __align__(128) unsigned char memory[];
+    const uint32_t shared = sm90_smem(memory);
+    prepare<S>(memory, shared);
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    if (threadIdx.x < WARPGROUP) {
+        sm90_setmaxnreg_dec<S::COPY_REGISTERS>();
+        copy_keys<S>(a, shared);
+    } else {
+        sm90_setmaxnreg_inc<S::COMPUTE_REGISTERS>();
+        compute<S>(a, memory, shared, __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0));
+    }
+#endif
+}
+
+template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
+    const float scale = 1.44269504088896340736f / sqrtf((float)p->head_dim);
+    const arguments a = {p->q,
+                         p->k,
+                         p->v,
+                         p->y,
+                         p->kv_map,
+                         p->heads,
+                         p->tokens,
+                         p->keys,
+                         p->head_dim / CHUNK,
+                         p->q_stride,
+                         p->k_stride,
+                         p->v_stride,
+                         scale,
+                         HEADROOM / scale};
+    const int queries = S::QUERY_GROUPS * QUERIES, blocks = (p->tokens + queries - 1) / queries;
+    const dim3 grid((unsigned)(blocks * S::SPLIT), (unsigned)p->heads, (unsigned)p->rows);
+    return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
+}
+
+/* Widths of heads by their chunks; a tile of keys, how it is shared and its registers by the numbers of keys and
+ * queries: never by the rows. */
+template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream_t stream) {
+    const int chunks = p->head_dim / CHUNK;
+    const bool short_keys = p->keys <= SHORT_KEYS, long_tokens = p->tokens >= LONG_TOKENS;
+    if (chunks <= 5) {
+        if (short_keys || !long_tokens)
+            return launch<shape<T, 5, 80, 2, 1, 4, false, 1, 2, 32, 104>>(p, stream);
+        return launch<shape<T, 5, 80, 4, 1, 4, false, 1, 1, 32, 112>>(p, stream);
+    }
+    if (chunks <= 8) {
+        if (short_keys)
+            return launch<shape<T, 8, 80, 2, 1, 2, false, 1, 2, 32, 104>>(p, stream);
+        if (long_tokens)
+            return launch<shape<T, 8, 80, 4, 1, 4, false, 1, 1, 32, 112>>(p, stream);
+        return launch<shape<T, 8, 80, 2, 2, 4, false, 1, 1, 32, 112>>(p, stream);
+    }
+    if (chunks <= 10) {
+        if (short_keys)
+            return launch<shape<T, 10, 80, 1, 1, 2, false, 1, 3, 32, 128>>(p, stream);
+        return launch<shape<T, 10, 64, 2, 2, 4, false, 1, 1, 32, 112>>(p, stream);
+    }
+    if (chunks <= CHUNKS_MAX) {
+        if (short_keys)
+            return launch<shape<T, 20, 80, 1, 1, 1 + COPY_LAG, false, 1, 1, 40, 216>>(p, stream);
+        return launch<shape<T, 20, 64, 1, 2, 4, false, 1, 1, 24, 240>>(p, stream);
+    }
+    return launch<shape<T, CHUNKS_WIDE, 32, 1, 2, 3, false, 2, 1, 24, 240>>(p, stream);
+}
+
+bool aligned(const void *p) {
+    return (uintptr_t)p % 16 == 0;
+}
+
+} // namespace
+
+extern "C" bool cuda_attention_sm90_fits(const struct cuda_attention *p) {
+    if ((p->dtype != CUDA_F16 && p->dtype != CUDA_BF16) || p->causal || cuda_capability() != 90)
+        return false;
+    if (p->rows < 1 || p->rows > 65535 || p->heads < 1 || p->heads > 65535 || p->tokens < 1 || p->keys < 1)
+        return false;
+    if (p->head_dim < CHUNK || p->head_dim % CHUNK ||
+        (p->head_dim > CHUNK * CHUNKS_MAX && p->head_dim != CHUNK * CHUNKS_WIDE))
+        return false;
+    return p->q_stride % CHUNK == 0 && p->k_stride % CHUNK == 0 && p->v_stride % CHUNK == 0 && aligned(p->q) &&
+           aligned(p->k) && aligned(p->v) && aligned(p->y);
+}
+
+#ifndef ONE
+extern "C" cudaError_t cuda_attention_sm90(const struct cuda_attention *p, cudaStream_t stream) {
+    if (!cuda_attention_sm90_fits(p))
+        return cudaErrorInvalidValue;
+    return p->dtype == CUDA_F16 ? choose<__half>(p, stream) : choose<__nv_bfloat16>(p, stream);
+}
+#endif

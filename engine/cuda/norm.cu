@@ -1,0 +1,892 @@
+/* Group norm and layer norm.
+ *
+ * A row's channels are cut into slabs of whole groups and whole 16-byte vectors. In a slab each thread keeps to one
+ * column (a vector of W neighbouring channels, of at most two groups) and walks along the tokens. Three ways:
+ *  - resident: a cluster of blocks shares a slab's tokens, holds them in registers, exchanges its statistics through
+ *    distributed shared memory and writes the result: one kernel, one read, one write;
+ *  - streamed: what does not fit on chip goes through three kernels: statistics per chunk of tokens, their merge, and
+ *    the result;
+ *  - plain: any sizes, element by element, in the same three steps.
+ * Layer norm gives each token a part of a warp.
+ *
+ * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
+ * and LeVeque (1979). A thread's own set is taken about its first element: as the set is small, that loses at most a
+ * factor of its size in relative precision, whatever the mean. How tokens are partitioned does not depend on the number
+ * of rows. */
+#include <cooperative_groups.h>
+
+#include "cuda/launch.cuh"
+
+namespace {
+
+enum {
+    RESIDENT_THREADS = 640,      /* most in a block of the resident kernel, */
+    RESIDENT_THREADS_DEEP = 512, /* and with 16 vectors a thread, for their registers */
+    RESIDENT_VECTORS = 1280,     /* of a block; above it, more blocks share the slab, */
+    RESIDENT_BLOCKS = 64,        /* up to so many a row: two rows fill the device */
+    CLUSTER_MAX = 8,
+    SLAB_VECTORS = 4, /* of a token in a slab, at least */
+    STREAM_THREADS = 512,
+    STREAM_COLUMNS = 64,
+    STREAM_BATCH = 4,   /* loads of a thread in flight */
+    STREAM_BATCHES = 4, /* batches of a thread in a chunk, at least */
+    STREAM_CHUNKS = 1024,
+    PLAIN_THREADS = 256,
+    PLAIN_ELEMENTS = 16384, /* of a chunk, about */
+    TOKEN_THREADS = 128
+};
+
+/* How a group norm is cut; a function of its sizes without rows. */
+struct plan {
+    bool vectors;        /* resident or streamed; else plain */
+    bool resident;       /* scratch is not used */
+    int group_channels;  /* channels of a group */
+    int slab_groups;     /* groups of a slab */
+    int slabs;           /* of a row */
+    int columns;         /* vectors of a token in a slab */
+    int lanes;           /* threads that share a column's tokens */
+    int depth;           /* resident: vectors of a thread, at most (1, 2, 4, 8 or 16) */
+    int blocks;          /* resident: the cluster; else chunks of a row */
+    int tokens_of_block; /* but the last has fewer */
+};
+
+struct moments {
+    float mean, m2; /* m2: sum of squared deviations from the mean */
+};
+
+/* ---- the cut */
+
+int lanes_of(enum cuda_dtype dtype) {
+    return dtype == CUDA_F32 ? 4 : 8;
+}
+
+int ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* Whether no vector of `lanes` channels has channels of more than two groups. */
+bool two_groups_at_most(int channels, int group_channels, int lanes) {
+    for (int c = 0; c < channels; c += lanes)
+        if ((c + lanes - 1) / group_channels > c / group_channels + 1)
+            return false;
+    return true;
+}
+
+/* The fewest groups that make whole vectors, and some of them: lines of memory should be used as a whole. 0 if there is
+ * no such divisor of the groups. */
+int least_slab(int groups, int group_channels, int lanes) {
+    int least = 1;
+    while (least <= lanes && least * group_channels % lanes)
+        least *= 2;
+    if (least > lanes || groups % least)
+        return 0;
+    while (least * group_channels < SLAB_VECTORS * lanes && groups % (least * 2) == 0)
+        least *= 2;
+    return least;
+}
+
+/* Spreads a block's tokens over threads; false if they are too many for the registers. */
+bool spread_tokens(struct plan *p) {
+    for (p->depth = 1; p->depth <= 16; p->depth *= 2) {
+        p->lanes = ceil_div(p->tokens_of_block, p->depth);
+        if (p->lanes * p->columns <= (p->depth == 16 ? RESIDENT_THREADS_DEEP : RESIDENT_THREADS))
+            return true;
+    }
+    return false;
+}
+
+bool plan_resident(const struct cuda_norm *n, struct plan *p, int lanes, int least) {
+    p->slab_groups = least;
+    p->slabs = n->groups / least;
+    p->columns = least * p->group_channels / lanes;
+    const int cluster_max = cuda_capability() >= 90 ? CLUSTER_MAX : 1;
+    if (p->columns > RESIDENT_THREADS_DEEP || n->tokens > (1 << 24) / p->columns)
+        return false;
+    for (p->blocks = 1; p->blocks < cluster_max; p->blocks *= 2)
+        if (p->columns * ceil_div(n->tokens, p->blocks) <= RESIDENT_VECTORS || p->slabs * p->blocks >= RESIDENT_BLOCKS)
+            break;
+    for (; p->blocks <= cluster_max; p->blocks *= 2) {
+        p->tokens_of_block = ceil_div(n->tokens, p->blocks);
+        if (spread_tokens(p))
+            return true;
+    }
+    return false;
+}
+
+bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int least) {
+    p->slab_groups = least;
+    while (n->groups % (p->slab_groups * 2) == 0 && p->slab_groups * 2 * p->group_channels / lanes <= STREAM_COLUMNS)
+        p->slab_groups *= 2;
+    p->slabs = n->groups / p->slab_groups;
+    p->columns = p->slab_groups * p->group_channels / lanes;
+    if (p->columns > STREAM_THREADS)
+        return false;
+    p->lanes = STREAM_THREADS / p->columns;
+    const int unit = p->lanes * STREAM_BATCH * STREAM_BATCHES;
+    p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), STREAM_CHUNKS);
+    p->blocks = ceil_div(n->tokens, p->tokens_of_block);
+    return true;
+}
+
+struct plan plan_of(const struct cuda_norm *n) {
+    struct plan p = {};
+    const int lanes = lanes_of(n->dtype), channels = n->channels[0] + n->channels[1];
+    p.group_channels = channels / n->groups;
+    const int least = least_slab(n->groups, p.group_channels, lanes);
+    p.vectors = least && channels % lanes == 0 && n->channels[0] % lanes == 0 &&
+                two_groups_at_most(channels, p.group_channels, lanes);
+    if (p.vectors && plan_resident(n, &p, lanes, least)) {
+        p.resident = true;
+        return p;
+    }
+    if (p.vectors && plan_streamed(n, &p, lanes, least))
+        return p;
+    p.vectors = false;
+    p.tokens_of_block = ceil_div(PLAIN_ELEMENTS, p.group_channels);
+    p.tokens_of_block =
+        p.tokens_of_block > ceil_div(n->tokens, STREAM_CHUNKS) ? p.tokens_of_block : ceil_div(n->tokens, STREAM_CHUNKS);
+    p.blocks = ceil_div(n->tokens, p.tokens_of_block);
+    return p;
+}
+
+/* ---- device: moments */
+
+__device__ __forceinline__ float warp_sum(float x, int width = 32) {
+    for (int offset = width / 2; offset > 0; offset /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+__device__ __forceinline__ float inverse(float count) {
+    return count > 0.0f ? 1.0f / count : 0.0f;
+}
+
+/* Moments of `count` values with the given sums of the differences from `shift` and of their squares. */
+__device__ __forceinline__ struct moments about(float shift, float sum, float squares, float count) {
+    const float mean = sum * inverse(count);
+    return {shift + mean, fmaxf(squares - sum * mean, 0.0f)};
+}
+
+/* What set i adds to the merged squared deviations. */
+__device__ __forceinline__ float deviations(struct moments set, float count, float mean) {
+    const float d = set.mean - mean;
+    return set.m2 + count * d * d;
+}
+
+__device__ __forceinline__ int tokens_in_block(const struct plan &p, int tokens, int block) {
+    return max(0, min(p.tokens_of_block, tokens - block * p.tokens_of_block));
+}
+
+/* Merges the moments of a group from the blocks' ones, in order: (mean, 1 / standard deviation). */
+__device__ __forceinline__ float2 merge_blocks(const struct moments *of_block, int step, const struct plan &p,
+                                               int tokens, float eps) {
+    const float all = inverse((float)tokens * (float)p.group_channels);
+    float sum = 0.0f, m2 = 0.0f;
+    for (int b = 0; b < p.blocks; b++)
+        sum += (float)(tokens_in_block(p, tokens, b) * p.group_channels) * of_block[b * step].mean;
+    const float mean = sum * all;
+    for (int b = 0; b < p.blocks; b++)
+        m2 += deviations(of_block[b * step], (float)(tokens_in_block(p, tokens, b) * p.group_channels), mean);
+    return make_float2(mean, rsqrtf(m2 * all + eps));
+}
+
+/* ---- device: columns */
+
+/* A thread's column. */
+template <class T> struct column {
+    const T *x;    /* first token of the row, first channel of the column */
+    size_t stride; /* elements from token to token there */
+    int channel;   /* among all channels */
+    int index;     /* in the slab */
+    int lane;      /* which of the threads that share the column */
+    int group;     /* in the slab: of the first channel; */
+    int split;     /* so many channels belong to it, the others to the next group */
+    bool active;   /* false: a thread that only fills the warp */
+};
+
+template <class T>
+__device__ __forceinline__ struct column<T> column_of(const struct cuda_norm &n, const struct plan &p, int slab,
+                                                      int row) {
+    struct column<T> c;
+    c.index = (int)threadIdx.x % p.columns;
+    c.lane = (int)threadIdx.x / p.columns;
+    c.active = c.lane < p.lanes;
+    const int in_slab = c.index * CUDA_LANES<T>;
+    c.channel = slab * p.slab_groups * p.group_channels + in_slab;
+    c.group = in_slab / p.group_channels;
+    c.split = min(CUDA_LANES<T>, (c.group + 1) * p.group_channels - in_slab);
+    const int source = c.channel >= n.channels[0];
+    c.stride = (size_t)n.channels[source];
+    c.x = static_cast<const T *>(n.x[source]) + (size_t)row * (size_t)n.tokens * c.stride +
+          (c.channel - (source ? n.channels[0] : 0));
+    return c;
+}
+
+/* Tokens of a block that a lane walks along: lane, lane + lanes, ... */
+__device__ __forceinline__ int
+tokens_of_lane(int tokens, int lane, int lanes) {
+    return tokens > lane ? (tokens - lane + lanes - 1) / lanes : 0;
+}
+
+template <class T>
+__device__ __forceinline__ void load_row_bias(const struct cuda_norm &n, int row, int channel,
+                                              float (&v)[CUDA_LANES<T>]) {
+    if (n.row_bias) {
+        const size_t bias_row = n.row_bias_map ? (size_t)n.row_bias_map[row] : (size_t)row;
+        cuda_load<T>(static_cast<const T *>(n.row_bias) + bias_row * (size_t)(n.channels[0] + n.channels[1]) + channel,
+                     v);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < CUDA_LANES<T>; i++)
+        v[i] = 0.0f;
+}
+
+template <int W> __device__ __forceinline__ void load_floats(const float *p, float (&v)[W]) {
+#pragma unroll
+    for (int i = 0; i < W; i += 4) {
+        const float4 part = *reinterpret_cast<const float4 *>(p + i);
+        v[i] = part.x, v[i + 1] = part.y, v[i + 2] = part.z, v[i + 3] = part.w;
+    }
+}
+
+/* Sums of a column's values about a value of each of its (one or two) groups. */
+template <class T> struct column_sums {
+    static constexpr int W = CUDA_LANES<T>;
+    float first, second; /* the values: of the first channel, and of the last */
+    float offset[W];     /* added to a channel's elements: row bias less that value */
+    float sum[W], squares[W];
+
+    __device__ __forceinline__ void start(uint4 bits, const float (&row_bias)[W], int split) {
+        float v[W];
+        cuda_unpack_vector<T>(bits, v);
+        first = v[0] + row_bias[0];
+        second = v[W - 1] + row_bias[W - 1];
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            offset[i] = row_bias[i] - (i < split ? first : second);
+            sum[i] = squares[i] = 0.0f;
+        }
+    }
+    __device__ __forceinline__ void add(uint4 bits) {
+        float v[W];
+        cuda_unpack_vector<T>(bits, v);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            const float d = v[i] + offset[i];
+            sum[i] += d;
+            squares[i] = fmaf(d, d, squares[i]);
+        }
+    }
+    /* Of `tokens` vectors: the moments of both groups' parts. */
+    __device__ __forceinline__ void finish(int tokens, int split, struct moments (&part)[2]) const {
+        float s[2] = {0.0f, 0.0f}, q[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            s[0] += i < split ? sum[i] : 0.0f;
+            q[0] += i < split ? squares[i] : 0.0f;
+            s[1] += i < split ? 0.0f : sum[i];
+            q[1] += i < split ? 0.0f : squares[i];
+        }
+        part[0] = about(first, s[0], q[0], (float)(tokens * split));
+        part[1] = about(second, s[1], q[1], (float)(tokens * (W - split)));
+    }
+};
+
+/* Shared memory of the threads' moments: [part][column][lane], a lane more against bank conflicts. */
+size_t parts_bytes(const struct plan *p) {
+    return sizeof(struct moments) * 2 * (size_t)p->columns * (size_t)(p->lanes + 1);
+}
+
+__device__ __forceinline__ int part_index(const struct plan &p, int part, int column, int lane) {
+    return (part * p.columns + column) * (p.lanes + 1) + lane;
+}
+
+/* Moments of a slab's group over a block's tokens, from its threads' ones; by a whole warp, the same in every lane. */
+template <int W>
+__device__ __forceinline__ struct moments merge_threads(const struct moments *parts, const struct plan &p, int group,
+                                                        int tokens) {
+    const int begin = group * p.group_channels, end = begin + p.group_channels, thread = (int)threadIdx.x % 32;
+    struct moments all = {0.0f, 0.0f};
+#pragma unroll
+    for (int pass = 0; pass < 2; pass++) {
+        float sum = 0.0f;
+        for (int c = begin / W; c * W < end; c++) {
+            const int part = c * W < begin; /* the column began in the group before */
+            const int channels = min(c * W + W, end) - max(c * W, begin);
+            for (int lane = thread; lane < p.lanes; lane += 32) {
+                const struct moments m = parts[part_index(p, part, c, lane)];
+                const float count = (float)(channels * tokens_of_lane(tokens, lane, p.lanes));
+                sum += pass ? deviations(m, count, all.mean) : count * m.mean;
+            }
+        }
+        sum = warp_sum(sum);
+        if (pass)
+            all.m2 = sum;
+        else
+            all.mean = sum * inverse((float)(tokens * p.group_channels));
+    }
+    return all;
+}
+
+/* ---- device: result */
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float inverse_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* v / (1 + exp(-v)) for float16 and bfloat16. The special function unit is the bottleneck: four share a reciprocal.
+ * The exponent is limited so that the product of four stays finite; below -20.8 the result is then within 1e-6. */
+template <int W> __device__ __forceinline__ void silu_fast(float (&v)[W]) {
+#pragma unroll
+    for (int i = 0; i < W; i += 4) {
+        float d[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            d[j] = 1.0f + exp2_fast(fminf(-1.44269504088896340736f * v[i + j], 30.0f));
+        const float low = d[0] * d[1], high = d[2] * d[3];
+        const float all = inverse_fast(low * high);
+        const float of_low = all * high, of_high = all * low;
+        v[i] *= of_low * d[1];
+        v[i + 1] *= of_low * d[0];
+        v[i + 2] *= of_high * d[3];
+        v[i + 3] *= of_high * d[2];
+    }
+}
+
+template <class T> __device__ __forceinline__ void silu(float (&v)[CUDA_LANES<T>]) {
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < CUDA_LANES<T>; i++)
+            v[i] = cuda_logistic_times<true>(v[i], 1.0f);
+    } else {
+        silu_fast(v);
+    }
+}
+
+/* y = (x - shift) * scale + bias, by channel. */
+template <class T> struct column_affine {
+    static constexpr int W = CUDA_LANES<T>;
+    float shift[W], scale[W], bias[W];
+
+    __device__ __forceinline__ void start(float2 first, float2 second, int split, const float (&row_bias)[W],
+                                          const float (&gain)[W], const float (&with_bias)[W]) {
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            shift[i] = (i < split ? first.x : second.x) - row_bias[i];
+            scale[i] = (i < split ? first.y : second.y) * gain[i];
+            bias[i] = with_bias[i];
+        }
+    }
+    __device__ __forceinline__ uint4 apply(uint4 bits, bool with_silu) const {
+        float v[W];
+        cuda_unpack_vector<T>(bits, v);
+#pragma unroll
+        for (int i = 0; i < W; i++)
+            v[i] = fmaf(v[i] - shift[i], scale[i], bias[i]);
+        if (with_silu)
+            silu<T>(v);
+        return cuda_pack_vector<T>(v);
+    }
+};
+
+/* ---- resident */
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define CLUSTERS 1
+#else
+#define CLUSTERS 0
+#endif
+
+__device__ __forceinline__ void cluster_arrive() {
+#if CLUSTERS
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if CLUSTERS
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+/* Gives a group's moments to every block of the cluster: theirs[rank of the giver][group]. By a whole warp. */
+__device__ __forceinline__ void publish(struct moments *theirs, struct moments mine, const struct plan &p, int rank,
+                                        int group) {
+    const int thread = (int)threadIdx.x % 32;
+    struct moments *place = theirs + rank * p.slab_groups + group;
+    if (thread >= p.blocks)
+        return;
+#if CLUSTERS
+    if (p.blocks > 1)
+        place = cooperative_groups::this_cluster().map_shared_rank(place, thread);
+#endif
+    *place = mine;
+}
+
+template <class T, int DEPTH>
+__global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT_THREADS, 1)
+    resident_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    constexpr int W = CUDA_LANES<T>;
+    constexpr bool early = DEPTH <= 4; /* gain and bias are read while the kernel before ends; else registers run out */
+    extern __shared__ struct moments parts[];
+    struct moments *of_block = parts + part_index(p, 2, 0, 0); /* [blocks][groups of the slab] */
+    const int rank = (int)blockIdx.x % p.blocks, slab = (int)blockIdx.x / p.blocks, row = (int)blockIdx.y;
+    const int first = rank * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, rank);
+    const struct column<T> c = column_of<T>(n, p, slab, row);
+    const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
+    float gain[W], bias[W], row_bias[W];
+    uint4 data[DEPTH];
+
+    if (p.blocks > 1)
+        cluster_arrive(); /* "I run": shared memory of a block that has not started must not be written */
+    if (early) {
+        load_floats(n.gain + c.channel, gain);
+        load_floats(n.bias + c.channel, bias);
+    }
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        data[i] =
+            i < mine ? *reinterpret_cast<const uint4 *>(x + (size_t)(i * p.lanes) * c.stride) : make_uint4(0, 0, 0, 0);
+    load_row_bias<T>(n, row, c.channel, row_bias);
+
+    struct column_sums<T> sums;
+    sums.start(data[0], row_bias, c.split);
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        if (i < mine)
+            sums.add(data[i]);
+    if (c.active) {
+        struct moments part[2];
+        sums.finish(mine, c.split, part);
+        parts[part_index(p, 0, c.index, c.lane)] = part[0];
+        parts[part_index(p, 1, c.index, c.lane)] = part[1];
+    }
+    __syncthreads();
+    if (p.blocks > 1)
+        cluster_wait();
+    for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32)
+        publish(of_block, merge_threads<W>(parts, p, group, tokens), p, rank, group);
+    if (p.blocks > 1)
+        cluster_arrive();
+    if (!early) {
+        load_floats(n.gain + c.channel, gain);
+        load_floats(n.bias + c.channel, bias);
+    }
+    if (p.blocks > 1) {
+        cluster_wait();
+    } else {
+        __syncthreads();
+    }
+
+    const float2 group1 = merge_blocks(of_block + c.group, p.slab_groups, p, n.tokens, n.eps);
+    float2 group2 = group1;
+    if (c.split < W)
+        group2 = merge_blocks(of_block + c.group + 1, p.slab_groups, p, n.tokens, n.eps);
+    struct column_affine<T> affine;
+    affine.start(group1, group2, c.split, row_bias, gain, bias);
+    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
+    T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        if (i < mine)
+            *reinterpret_cast<uint4 *>(y + (size_t)(i * p.lanes) * channels) =
+                affine.apply(data[i], n.activation == ASDM_ACT_SILU);
+}
+
+template <class T, int DEPTH>
+cudaError_t launch_depth(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    const int threads = ceil_div(p.lanes * p.columns, 32) * 32;
+    const size_t shared = parts_bytes(&p) + sizeof(struct moments) * (size_t)(p.blocks * p.slab_groups);
+    return cuda_launch_cluster(resident_kernel<T, DEPTH>, dim3((unsigned)(p.slabs * p.blocks), (unsigned)n.rows),
+                               dim3((unsigned)threads), (unsigned)p.blocks, shared, stream, n, p);
+}
+
+template <class T> cudaError_t launch_resident(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    switch (p.depth) {
+    case 1:
+        return launch_depth<T, 1>(n, p, stream);
+    case 2:
+        return launch_depth<T, 2>(n, p, stream);
+    case 4:
+        return launch_depth<T, 4>(n, p, stream);
+    case 8:
+        return launch_depth<T, 8>(n, p, stream);
+    default:
+        return launch_depth<T, 16>(n, p, stream);
+    }
+}
+
+/* ---- streamed: scratch holds moments [rows][groups][chunks], then (mean, 1 / deviation) [rows][groups] */
+
+__device__ __forceinline__ struct moments *chunk_moments(const struct cuda_norm &n, const struct plan &p, int row,
+                                                         int group) {
+    return static_cast<struct moments *>(n.scratch) + ((size_t)row * n.groups + group) * p.blocks;
+}
+
+__device__ __forceinline__ float2 *group_statistics(const struct cuda_norm &n, const struct plan &p, int row,
+                                                    int group) {
+    return reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0)) + (size_t)row * n.groups + group;
+}
+
+/* A batch of a lane's vectors: tokens first + (i + batch's) * lanes. */
+template <class T>
+__device__ __forceinline__ void load_batch(const T *x, size_t step, int left, uint4 (&data)[STREAM_BATCH]) {
+#pragma unroll
+    for (int i = 0; i < STREAM_BATCH; i++)
+        if (i < left)
+            data[i] = *reinterpret_cast<const uint4 *>(x + (size_t)i * step);
+}
+
+template <class T>
+__global__ void __launch_bounds__(STREAM_THREADS)
+    chunk_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    constexpr int W = CUDA_LANES<T>;
+    extern __shared__ struct moments parts[];
+    const int chunk = (int)blockIdx.x, slab = (int)blockIdx.y, row = (int)blockIdx.z;
+    const int first = chunk * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, chunk);
+    const struct column<T> c = column_of<T>(n, p, slab, row);
+    const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
+    const size_t step = (size_t)p.lanes * c.stride;
+    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    if (c.active) {
+        struct column_sums<T> sums;
+        float row_bias[W];
+        load_row_bias<T>(n, row, c.channel, row_bias);
+        sums.start(mine ? *reinterpret_cast<const uint4 *>(x) : make_uint4(0, 0, 0, 0), row_bias, c.split);
+        for (int t = 0; t < mine; t += STREAM_BATCH) {
+            uint4 data[STREAM_BATCH];
+            load_batch<T>(x + (size_t)t * step, step, mine - t, data);
+#pragma unroll
+            for (int i = 0; i < STREAM_BATCH; i++)
+                if (i < mine - t)
+                    sums.add(data[i]);
+        }
+        struct moments part[2];
+        sums.finish(mine, c.split, part);
+        parts[part_index(p, 0, c.index, c.lane)] = part[0];
+        parts[part_index(p, 1, c.index, c.lane)] = part[1];
+    }
+    __syncthreads();
+    for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32) {
+        const struct moments m = merge_threads<W>(parts, p, group, tokens);
+        if (threadIdx.x % 32 == 0)
+            chunk_moments(n, p, row, slab * p.slab_groups + group)[chunk] = m;
+    }
+}
+
+/* A warp merges a group's chunks: a lane takes every 32nd. */
+__global__ void __launch_bounds__(32)
+    merge_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    const int group = (int)blockIdx.x, row = (int)blockIdx.y, thread = (int)threadIdx.x;
+    const struct moments *m = chunk_moments(n, p, row, group);
+    const float all = inverse((float)n.tokens * (float)p.group_channels);
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    float sum = 0.0f, m2 = 0.0f;
+    for (int b = thread; b < p.blocks; b += 32)
+        sum += (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) * m[b].mean;
+    const float mean = warp_sum(sum) * all;
+    for (int b = thread; b < p.blocks; b += 32)
+        m2 += deviations(m[b], (float)(tokens_in_block(p, n.tokens, b) * p.group_channels), mean);
+    m2 = warp_sum(m2);
+    if (thread == 0)
+        *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(m2 * all + n.eps));
+}
+
+template <class T>
+__global__ void __launch_bounds__(STREAM_THREADS)
+    apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    constexpr int W = CUDA_LANES<T>;
+    const int chunk = (int)blockIdx.x, slab = (int)blockIdx.y, row = (int)blockIdx.z;
+    const int first = chunk * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, chunk);
+    const struct column<T> c = column_of<T>(n, p, slab, row);
+    const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
+    float gain[W], bias[W], row_bias[W];
+    load_floats(n.gain + c.channel, gain);
+    load_floats(n.bias + c.channel, bias);
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    load_row_bias<T>(n, row, c.channel, row_bias);
+    const float2 *statistics = group_statistics(n, p, row, slab * p.slab_groups + c.group);
+    struct column_affine<T> affine;
+    affine.start(statistics[0], statistics[c.split < W], c.split, row_bias, gain, bias);
+
+    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
+    const size_t step = (size_t)p.lanes * c.stride, y_step = (size_t)p.lanes * channels;
+    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
+    T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
+    for (int t = 0; t < mine; t += STREAM_BATCH) {
+        uint4 data[STREAM_BATCH];
+        load_batch<T>(x + (size_t)t * step, step, mine - t, data);
+#pragma unroll
+        for (int i = 0; i < STREAM_BATCH; i++)
+            if (i < mine - t)
+                *reinterpret_cast<uint4 *>(y + (size_t)(t + i) * y_step) =
+                    affine.apply(data[i], n.activation == ASDM_ACT_SILU);
+    }
+}
+
+template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
+    const unsigned threads = (unsigned)ceil_div(p.lanes * p.columns, 32) * 32;
+    cudaError_t status = cuda_launch(chunk_kernel<T>, grid, dim3(threads), parts_bytes(&p), stream, n, p);
+    if (status == cudaSuccess)
+        status = cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
+    if (status == cudaSuccess)
+        status = cuda_launch(apply_kernel<T>, grid, dim3(threads), 0, stream, n, p);
+    return status;
+}
+
+/* ---- plain: element by element; scratch as for streamed */
+
+/* x with its row bias. */
+template <class T> __device__ __forceinline__ float element(const struct cuda_norm &n, int row, size_t token, int c) {
+    const int source = c >= n.channels[0], channels = n.channels[0] + n.channels[1];
+    const size_t at = (size_t)row * (size_t)n.tokens + token;
+    float x = cuda_to_float(static_cast<const T *>(
+        n.x[source])[at * (size_t)n.channels[source] + (size_t)(source ? c - n.channels[0] : c)]);
+    if (n.row_bias)
+        x += cuda_to_float(static_cast<const T *>(
+            n.row_bias)[(size_t)(n.row_bias_map ? n.row_bias_map[row] : row) * (size_t)channels + (size_t)c]);
+    return x;
+}
+
+/* A sum over the block's threads, the same in all of them. */
+__device__ __forceinline__ float block_sum(float x) {
+    __shared__ float of_warp[PLAIN_THREADS / 32];
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        of_warp[threadIdx.x / 32] = x;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = 0; i < PLAIN_THREADS / 32; i++)
+        sum += of_warp[i];
+    return sum;
+}
+
+/* Moments of channels [first, first + width) of some tokens, by a block: the mean, then the deviations from it. */
+template <class T>
+__device__ __forceinline__ struct moments plain_moments(const struct cuda_norm &n, int row, size_t token, int tokens,
+                                                        int first, int width) {
+    const uint32_t count = (uint32_t)tokens * (uint32_t)width;
+    struct moments m = {0.0f, 0.0f};
+    for (uint32_t e = threadIdx.x; e < count; e += PLAIN_THREADS)
+        m.mean += element<T>(n, row, token + e / width, first + (int)(e % width));
+    m.mean = block_sum(m.mean) * inverse((float)count);
+    for (uint32_t e = threadIdx.x; e < count; e += PLAIN_THREADS) {
+        const float d = element<T>(n, row, token + e / width, first + (int)(e % width)) - m.mean;
+        m.m2 = fmaf(d, d, m.m2);
+    }
+    m.m2 = block_sum(m.m2);
+    return m;
+}
+
+template <class T>
+__global__ void __launch_bounds__(PLAIN_THREADS)
+    plain_chunk_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    const int chunk = (int)blockIdx.x, group = (int)blockIdx.y, row = (int)blockIdx.z;
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    const struct moments m =
+        plain_moments<T>(n, row, (size_t)chunk * p.tokens_of_block, tokens_in_block(p, n.tokens, chunk),
+                         group * p.group_channels, p.group_channels);
+    if (threadIdx.x == 0)
+        chunk_moments(n, p, row, group)[chunk] = m;
+}
+
+template <class T>
+__device__ __forceinline__ void plain_result(const struct cuda_norm &n, int row, size_t token, int c, float2 by) {
+    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
+    const float v = fmaf((element<T>(n, row, token, c) - by.x) * by.y, n.gain[c], n.bias[c]);
+    static_cast<T *>(n.y)[((size_t)row * (size_t)n.tokens + token) * channels + (size_t)c] =
+        cuda_from_float<T>(cuda_activate<sizeof(T) == 4>(n.activation, v));
+}
+
+template <class T>
+__global__ void __launch_bounds__(PLAIN_THREADS)
+    plain_apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    const uint32_t channels = (uint32_t)(n.channels[0] + n.channels[1]);
+    const size_t e = (size_t)blockIdx.x * PLAIN_THREADS + threadIdx.x, token = e / channels;
+    const int c = (int)(e - token * channels), row = (int)blockIdx.y;
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    if (token < (size_t)n.tokens)
+        plain_result<T>(n, row, token, c, *group_statistics(n, p, row, c / p.group_channels));
+}
+
+template <class T> cudaError_t launch_plain(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    const size_t elements = (size_t)n.tokens * (size_t)(n.channels[0] + n.channels[1]);
+    const dim3 grid((unsigned)p.blocks, (unsigned)n.groups, (unsigned)n.rows);
+    cudaError_t status = cuda_launch(plain_chunk_kernel<T>, grid, dim3(PLAIN_THREADS), 0, stream, n, p);
+    if (status == cudaSuccess)
+        status = cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
+    if (status == cudaSuccess)
+        status = cuda_launch(plain_apply_kernel<T>,
+                             dim3((unsigned)((elements + PLAIN_THREADS - 1) / PLAIN_THREADS), (unsigned)n.rows),
+                             dim3(PLAIN_THREADS), 0, stream, n, p);
+    return status;
+}
+
+/* ---- layer norm */
+
+/* `share` threads of a warp (a power of two) take a token, each DEPTH vectors of it. */
+template <class T, int DEPTH>
+__global__ void __launch_bounds__(TOKEN_THREADS, DEPTH <= 5 ? 4 : 2)
+    token_kernel(const T *x, T *y, const float *gain, const float *bias, size_t tokens, int vectors, int share,
+                 float eps, bool with_silu) {
+    constexpr int W = CUDA_LANES<T>;
+    constexpr bool early = DEPTH <= 5;
+    const size_t token = ((size_t)blockIdx.x * TOKEN_THREADS + threadIdx.x) / (unsigned)share;
+    const int first = (int)threadIdx.x & (share - 1);
+    float g[early ? DEPTH : 1][W], b[early ? DEPTH : 1][W];
+    uint4 data[DEPTH];
+    if constexpr (early) {
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++)
+            if (first + i * share < vectors) {
+                load_floats(gain + (first + i * share) * W, g[i]);
+                load_floats(bias + (first + i * share) * W, b[i]);
+            }
+    }
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    const size_t at = token * (size_t)(vectors * W) + (size_t)(first * W);
+    const int mine = token < tokens ? vectors - first : 0; /* of the token's vectors, every share-th of so many */
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        data[i] = i * share < mine ? *reinterpret_cast<const uint4 *>(x + at + (size_t)(i * share * W))
+                                   : make_uint4(0, 0, 0, 0);
+    float v[W], sum = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+        cuda_unpack_vector<T>(data[i], v);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            sum += v[j];
+    }
+    const float all = 1.0f / (float)(vectors * W), mean = warp_sum(sum, share) * all;
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+        cuda_unpack_vector<T>(data[i], v);
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            const float d = i * share < mine ? v[j] - mean : 0.0f;
+            squares = fmaf(d, d, squares);
+        }
+    }
+    const float scale = rsqrtf(warp_sum(squares, share) * all + eps);
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+        if (i * share >= mine)
+            continue;
+        const int k = early ? i : 0;
+        if constexpr (!early) {
+            load_floats(gain + (first + i * share) * W, g[0]);
+            load_floats(bias + (first + i * share) * W, b[0]);
+        }
+        cuda_unpack_vector<T>(data[i], v);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            v[j] = fmaf((v[j] - mean) * scale, g[k][j], b[k][j]);
+        if (with_silu)
+            silu<T>(v);
+        cuda_store<T>(y + at + (size_t)(i * share * W), v);
+    }
+}
+
+/* Any token, by a block. */
+template <class T>
+__global__ void __launch_bounds__(PLAIN_THREADS) plain_token_kernel(const __grid_constant__ struct cuda_norm n) {
+    const int row = (int)(blockIdx.x / (unsigned)n.tokens), channels = n.channels[0] + n.channels[1];
+    const size_t token = blockIdx.x % (unsigned)n.tokens;
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    const struct moments m = plain_moments<T>(n, row, token, 1, 0, channels);
+    const float2 by = make_float2(m.mean, rsqrtf(m.m2 * inverse((float)channels) + n.eps));
+    for (int c = (int)threadIdx.x; c < channels; c += PLAIN_THREADS)
+        plain_result<T>(n, row, token, c, by);
+}
+
+template <class T, int DEPTH>
+cudaError_t launch_tokens(const struct cuda_norm &n, int vectors, int share, cudaStream_t stream) {
+    const size_t tokens = (size_t)n.rows * (size_t)n.tokens;
+    const size_t blocks = (tokens * (size_t)share + TOKEN_THREADS - 1) / TOKEN_THREADS;
+    return cuda_launch(token_kernel<T, DEPTH>, dim3((unsigned)blocks), dim3(TOKEN_THREADS), 0, stream,
+                       static_cast<const T *>(n.x[0]), static_cast<T *>(n.y), n.gain, n.bias, tokens, vectors, share,
+                       n.eps, n.activation == ASDM_ACT_SILU);
+}
+
+template <class T> cudaError_t layer_norm(const struct cuda_norm &n, cudaStream_t stream) {
+    const int vectors = n.channels[0] / CUDA_LANES<T>;
+    const bool whole = n.channels[0] % CUDA_LANES<T> == 0 && !n.channels[1] && !n.row_bias;
+    int share = 1;
+    while (share < 32 && ceil_div(vectors, share) > 5)
+        share *= 2;
+    const int depth = ceil_div(vectors, share);
+    if (!whole || depth > 8 || (n.activation != ASDM_ACT_NONE && n.activation != ASDM_ACT_SILU))
+        return cuda_launch(plain_token_kernel<T>, dim3((unsigned)n.rows * (unsigned)n.tokens), dim3(PLAIN_THREADS), 0,
+                           stream, n);
+    switch (depth) {
+    case 1:
+        return launch_tokens<T, 1>(n, vectors, share, stream);
+    case 2:
+        return launch_tokens<T, 2>(n, vectors, share, stream);
+    case 3:
+        return launch_tokens<T, 3>(n, vectors, share, stream);
+    case 4:
+        return launch_tokens<T, 4>(n, vectors, share, stream);
+    case 5:
+        return launch_tokens<T, 5>(n, vectors, share, stream);
+    default:
+        return launch_tokens<T, 8>(n, vectors, share, stream);
+    }
+}
+
+template <class T> cudaError_t group_norm(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    if (!p.vectors)
+        return launch_plain<T>(n, p, stream);
+    /* The vector kernels know SiLU alone; no model has another activation here. */
+    struct cuda_norm first = n;
+    const bool apart = n.activation != ASDM_ACT_SILU;
+    if (apart)
+        first.activation = ASDM_ACT_NONE;
+    cudaError_t status = p.resident ? launch_resident<T>(first, p, stream) : launch_streamed<T>(first, p, stream);
+    if (status == cudaSuccess && apart && n.activation != ASDM_ACT_NONE)
+        status = cuda_activation(n.dtype, n.activation, n.y, n.y,
+                                 (size_t)n.rows * (size_t)n.tokens * (size_t)(n.channels[0] + n.channels[1]), stream);
+    return status;
+}
+
+} // namespace
+
+extern "C" size_t cuda_norm_scratch(const struct cuda_norm *n) {
+    if (n->groups == 0)
+        return 0;
+    const struct plan p = plan_of(n);
+    const size_t groups = (size_t)n->rows * (size_t)n->groups;
+    return p.resident ? 0 : groups * ((size_t)p.blocks * sizeof(struct moments) + sizeof(float2));
+}
+
+extern "C" cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream) {
+    if (n->rows == 0 || n->tokens == 0)
+        return cudaSuccess;
+    if (n->groups == 0)
+        return CUDA_BY_DTYPE(n->dtype, layer_norm<T>(*n, stream));
+    const struct plan p = plan_of(n);
+    return CUDA_BY_DTYPE(n->dtype, group_norm<T>(*n, p, stream));
+}

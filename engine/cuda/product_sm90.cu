@@ -1,0 +1,766 @@
+/* Linears and convolutions on Hopper: y = epilogue(A W') by wgmma, operands through the tensor copy engine (TMA).
+ *
+ * A [pixels][taps * channels] is never in memory: TMA's im2col mode gathers 128 output pixels by 64 channels of one tap
+ * straight into shared memory, across rows of pixels and of the batch; a linear is a plain 2D load. A CTA computes
+ * tiles of 128 pixels by BN outputs: one warp loads, two warpgroups of 64 pixels each multiply. Two CTAs that share a
+ * weight tile may each load half of it for both (a pair).
+ *
+ * The sum over K is cut into chunks, a function of the operation without `rows`; each is summed from zero in float32
+ * and the chunks are added in order. With few rows a cluster's CTAs take a chunk each (spread) and exchange the
+ * partial sums through distributed shared memory; with many, one CTA walks through them. Same bits both ways. */
+#include "cuda/product_sm90.h"
+#include "cuda/sm90.cuh"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace {
+
+enum { BM = 128, BK = 64, CONSUMERS = 256, THREADS = CONSUMERS + 128, A_BYTES = BM * BK * 2, CHUNKS_MAX = 8 };
+/* Registers of a thread: a warpgroup of loading gives most of its own to the two that multiply. */
+enum { PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232 };
+enum { BAR_GROUP = 1, BAR_CONSUMERS = 3, BAR_REFILL = 4 }; /* BAR_GROUP + warpgroup */
+
+/* What a launch is given. */
+struct work {
+    CUtensorMap a[2], b;
+    const float *bias;
+    const void *residual;
+    void *y;
+    int m, weight_rows, out_channels; /* output pixels (of one phase), packed rows, channels of y */
+    int pair, chunks, spread;         /* CTAs sharing B; chunks of K; CTAs of the cluster along K: chunks or 1 */
+    int n_tiles, m_groups, tiles;     /* m_groups: of `pair` tiles; tiles: one cluster's, all phases */
+    int steps, steps_first;           /* of BK along K: all; those of a tap (conv) or of the first source */
+    int im2col, taps_across;          /* kernel width */
+    int height, width;                /* pixels of a row, as `m` counts them */
+    int lower, stride;                /* first base pixel, distance */
+    int upsample, geglu, activation;
+};
+
+template <int BN> struct shape {
+    static constexpr int b_bytes = BN * BK * 2;
+    static constexpr int stage_bytes = A_BYTES + b_bytes;
+    static constexpr int staging_bytes = BM * (BN * 2 + 16); /* rows padded by 16 bytes: no bank conflicts */
+    static constexpr int rest = staging_bytes + 2 * BN * 4 + 256;
+    static constexpr int most = (232448 - 1024 - rest) / stage_bytes;
+    static constexpr int stages = most < 8 ? most : 8;
+    static constexpr int smem_bytes = 1024 + stages * stage_bytes + rest;
+};
+
+#if SM90_CODE
+
+template <typename T> struct pair_of;
+template <> struct pair_of<__half> {
+    static constexpr bool bf16 = false;
+    using type = __half2;
+    static __device__ type pack(float a, float b) {
+        return __floats2half2_rn(a, b);
+    }
+    static __device__ float2 unpack(type v) {
+        return __half22float2(v);
+    }
+};
+template <> struct pair_of<__nv_bfloat16> {
+    static constexpr bool bf16 = true;
+    using type = __nv_bfloat162;
+    static __device__ type pack(float a, float b) {
+        return __floats2bfloat162_rn(a, b);
+    }
+    static __device__ float2 unpack(type v) {
+        return __bfloat1622float2(v);
+    }
+};
+
+/* x * Phi(x), by erfc's rational approximation (Abramowitz and Stegun 7.1.26, absolute error 1.5e-7). */
+SM90_INLINE float gelu_erf(float x) {
+    const float z = fabsf(x) * 0.70710678f;
+    const float t = __fdividef(1.0f, fmaf(0.3275911f, z, 1.0f));
+    float poly = fmaf(1.061405429f, t, -1.453152027f);
+    poly = fmaf(poly, t, 1.421413741f);
+    poly = fmaf(poly, t, -0.284496736f);
+    poly = fmaf(poly, t, 0.254829592f) * t;
+    const float tail = 0.5f * poly * __expf(-z * z);
+    return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+
+SM90_INLINE float sigmoid_times(float x, float scale) {
+    return __fdividef(x, 1.0f + __expf(-scale * x));
+}
+
+SM90_INLINE float activate(int kind, float x) {
+    switch (kind) {
+    case ASDM_ACT_SILU:
+        return sigmoid_times(x, 1.0f);
+    case ASDM_ACT_GELU:
+        return gelu_erf(x);
+    case ASDM_ACT_GELU_TANH: /* 0.5 (1 + tanh(u)) = sigmoid(2 u) */
+        return sigmoid_times(x, 1.5957691216f * fmaf(0.044715f * x, x, 1.0f));
+    case ASDM_ACT_QUICK_GELU:
+        return sigmoid_times(x, 1.702f);
+    case ASDM_ACT_RELU:
+        return fmaxf(x, 0.0f);
+    default:
+        return x;
+    }
+}
+
+/* The warp's number, known to be the same for its threads. */
+SM90_INLINE int warp_of() {
+    return __shfl_sync(0xffffffff, (int)threadIdx.x / 32, 0);
+}
+
+/* A CTA's place in its cluster, and its shared memory. */
+template <int BN> struct cta {
+    uint32_t ring, staging, bias, full, empty; /* addresses */
+    uint8_t *staging_ptr;
+    float *bias_ptr;
+    int rank, pair_rank, chunk; /* chunk: with spread, the one it sums */
+    int cluster, clusters;      /* this cluster, their number */
+
+    __device__ uint32_t full_at(int stage) const {
+        return full + 8 * stage;
+    }
+    __device__ uint32_t empty_at(int stage) const {
+        return empty + 8 * stage;
+    }
+    __device__ uint32_t a_at(int stage) const {
+        return ring + stage * shape<BN>::stage_bytes;
+    }
+    __device__ uint32_t b_at(int stage) const {
+        return a_at(stage) + A_BYTES;
+    }
+};
+
+struct tile {
+    int m0, n0, phase;
+};
+
+/* Outputs innermost: the tiles that run together share their pixels and, all but the last few, their weights. */
+template <int BN> SM90_INLINE tile tile_of(const work &p, int index, int pair_rank) {
+    const int n = index % p.n_tiles, rest = index / p.n_tiles;
+    const int phase = rest / p.m_groups, group = rest % p.m_groups;
+    return {(group * p.pair + pair_rank) * BM, n * BN, phase};
+}
+
+SM90_INLINE int chunk_begin(const work &p, int chunk) {
+    return p.steps * chunk / p.chunks;
+}
+
+/* ---- the producer: one thread */
+
+template <int BN> SM90_INLINE void load_b(const work &p, const cta<BN> &c, const tile &t, int step, int stage) {
+    int channel = step * BK, tap = 0;
+    if (p.im2col) {
+        tap = step / p.steps_first;
+        channel = (step - tap * p.steps_first) * BK;
+    }
+    if (p.pair == 1) {
+        sm90_load_4d(c.b_at(stage), &p.b, c.full_at(stage), channel, tap, t.n0, t.phase);
+    } else {
+        const int half = BN / 2 * c.pair_rank;
+        const uint16_t mask = (uint16_t)(3u << (c.rank - c.pair_rank));
+        sm90_load_4d_multicast(c.b_at(stage) + half * BK * 2, &p.b, c.full_at(stage), channel, tap, t.n0 + half,
+                               t.phase, mask);
+    }
+}
+
+/* The first base pixel of a tile. */
+struct origin {
+    int w, h, n;
+};
+
+SM90_INLINE origin origin_of(const work &p, const tile &t) {
+    const int pixels = p.height * p.width, n = t.m0 / pixels, pixel = t.m0 - n * pixels;
+    const int h = pixel / p.width, w = pixel - h * p.width;
+    return {w * p.stride + p.lower, h * p.stride + p.lower, n};
+}
+
+template <int BN>
+SM90_INLINE void load_a(const work &p, const cta<BN> &c, const tile &t, const origin &o, int step, int stage) {
+    if (p.im2col) {
+        const int tap = step / p.steps_first, r = tap / p.taps_across, s = tap - r * p.taps_across;
+        sm90_load_im2col(c.a_at(stage), &p.a[0], c.full_at(stage), (step - tap * p.steps_first) * BK, o.w, o.h, o.n,
+                         (uint16_t)(s + (t.phase & 1)), (uint16_t)(r + (t.phase >> 1)));
+    } else {
+        const int second = step >= p.steps_first;
+        sm90_load_2d(c.a_at(stage), &p.a[second], c.full_at(stage), (step - second * p.steps_first) * BK, t.m0);
+    }
+}
+
+/* Loads the steps of every tile into the ring. The weights of the first stages do not wait for the kernels before. */
+template <int BN> SM90_INLINE void produce(const work &p, const cta<BN> &c, int index, int &iteration, bool first) {
+    constexpr int stages = shape<BN>::stages;
+    const tile t = tile_of<BN>(p, index, c.pair_rank);
+    const origin o = origin_of(p, t);
+    const int begin = p.spread > 1 ? chunk_begin(p, c.chunk) : 0;
+    const int end = p.spread > 1 ? chunk_begin(p, c.chunk + 1) : p.steps;
+    int ahead = 0;
+    if (first) {
+        ahead = min(stages, end - begin);
+        for (int i = 0; i < ahead; i++) {
+            sm90_mbarrier_expect_tx(c.full_at(i), shape<BN>::stage_bytes);
+            load_b<BN>(p, c, t, begin + i, i);
+        }
+        sm90_grid_wait();
+    }
+    for (int step = begin; step < end; step++, iteration++) {
+        const int stage = iteration % stages, round = iteration / stages;
+        if (step - begin >= ahead) {
+            if (round > 0)
+                sm90_mbarrier_wait_cluster(c.empty_at(stage), (round - 1) & 1);
+            sm90_mbarrier_expect_tx(c.full_at(stage), shape<BN>::stage_bytes);
+            load_b<BN>(p, c, t, step, stage);
+        }
+        load_a<BN>(p, c, t, o, step, stage);
+    }
+}
+
+/* ---- the consumers */
+
+/* acc = the sum of steps begin .. end - 1, from zero. */
+template <typename T, int BN>
+SM90_INLINE void multiply(const work &p, const cta<BN> &c, float (&acc)[BN / 2], int begin, int end, int &iteration) {
+    constexpr int stages = shape<BN>::stages;
+    const int warp = warp_of(), lane = threadIdx.x % 32, group = warp / 4;
+    int previous = -1;
+    const auto release = [&](int stage) {
+        if (lane == 0) {
+            sm90_mbarrier_arrive(c.empty_at(stage));
+            if (p.pair > 1)
+                sm90_mbarrier_arrive_cluster(sm90_mapa(c.empty_at(stage), c.rank ^ 1));
+        }
+    };
+    sm90_hold(acc);
+    for (int step = begin; step < end; step++, iteration++) {
+        const int stage = iteration % stages;
+        sm90_mbarrier_wait(c.full_at(stage), iteration / stages & 1);
+        const uint64_t a = sm90_descriptor(c.a_at(stage) + group * 64 * BK * 2), b = sm90_descriptor(c.b_at(stage));
+        sm90_wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < BK / 16; k++)
+            sm90_wgmma<pair_of<T>::bf16>(acc, a + 2 * k, b + 2 * k, step > begin || k > 0);
+        sm90_wgmma_commit();
+        sm90_wgmma_wait<1>();
+        if (previous >= 0)
+            release(previous);
+        previous = stage;
+    }
+    sm90_wgmma_wait<0>();
+    sm90_hold(acc);
+    release(previous);
+}
+
+/* Pixels of a tile that a group of threads finishes together: a warpgroup its 64, or with spread all consumers the
+ * CTA's slice. Staged in shared memory: residual in, y out. */
+struct region {
+    int row0, rows; /* of the tile */
+    int staging_row;
+    int thread, threads, barrier;
+};
+
+template <int BN> SM90_INLINE region region_of(const work &p, const cta<BN> &c) {
+    const int thread = threadIdx.x, group = warp_of() / 4;
+    if (p.spread > 1)
+        return {c.chunk * (BM / p.spread), BM / p.spread, 0, thread, CONSUMERS, BAR_CONSUMERS};
+    return {group * 64, 64, group * 64, thread % 128, 128, BAR_GROUP + group};
+}
+
+SM90_INLINE void copy_async(uint32_t dst, const void *src) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
+}
+
+/* The place in y of pixel m: with upsampling, of its phase among the doubled pixels. */
+SM90_INLINE size_t out_pixel(const work &p, int m, int phase) {
+    if (!p.upsample)
+        return (size_t)m;
+    const int line = m / p.width, w = m - line * p.width; /* lines of all rows */
+    return ((size_t)line * 2 + (phase >> 1)) * (2 * p.width) + 2 * w + (phase & 1);
+}
+
+/* Visits the region's groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
+template <int GROUPS, int PITCH, typename F>
+SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int channel0, const F &body) {
+    for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
+        const int row = i / GROUPS, group = i - row * GROUPS;
+        const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
+        if (m < p.m && left > 0)
+            body((r.staging_row + row) * PITCH + group * 16,
+                 out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel, left);
+    }
+}
+
+template <int BN, typename F>
+SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const F &body) {
+    constexpr int pitch = BN * 2 + 16;
+    if (p.geglu)
+        for_groups<BN / 16, pitch>(p, r, t, t.n0 / 2, body);
+    else
+        for_groups<BN / 8, pitch>(p, r, t, t.n0, body);
+}
+
+/* Bias and residual of a tile, on their way while the products are summed. */
+template <typename T, int BN>
+SM90_INLINE void prefetch(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    float *bias = c.bias_ptr + (p.spread > 1 ? 0 : warp_of() / 4 * BN);
+    for (int i = r.thread; i < BN; i += r.threads)
+        bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[t.n0 + i] : 0.0f;
+    if (!p.residual)
+        return;
+    const T *residual = (const T *)p.residual;
+    const bool whole = p.out_channels % 8 == 0;
+    for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+        if (whole) {
+            copy_async(c.staging + at, residual + element);
+        } else {
+            for (int i = 0; i < min(left, 8); i++)
+                ((T *)(c.staging_ptr + at))[i] = residual[element + i];
+        }
+    });
+}
+
+/* Two neighbouring groups of 8 columns of 16 rows: v[0 .. 3] of the first, v[4 .. 7] of the second, as sm90_wgmma lays
+ * them out. Bias, activation or GEGLU, residual; to the staging rows from `row` on. */
+template <typename T, int BN>
+SM90_INLINE void finish(const work &p, const cta<BN> &c, int row, int bias_at, int column, float (&v)[8]) {
+    using P = pair_of<T>;
+    constexpr int pitch = BN * 2 + 16;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4 * 2;
+    uint8_t *at = c.staging_ptr + (row + g) * pitch + q * 2;
+    const float2 bias0 = *(const float2 *)(c.bias_ptr + bias_at + column + q);
+    const float2 bias1 = *(const float2 *)(c.bias_ptr + bias_at + column + 8 + q);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] += i < 4 ? (i & 1 ? bias0.y : bias0.x) : (i & 1 ? bias1.y : bias1.x);
+    const auto put = [&](int offset, float x, float y) {
+        typename P::type *place = (typename P::type *)(at + offset);
+        if (p.residual) {
+            const float2 old = P::unpack(*place);
+            x += old.x;
+            y += old.y;
+        }
+        *place = P::pack(x, y);
+    };
+    if (p.geglu) {
+#pragma unroll
+        for (int i = 0; i < 4; i += 2)
+            put(column + i / 2 * 8 * pitch, v[i] * gelu_erf(v[4 + i]), v[i + 1] * gelu_erf(v[5 + i]));
+        return;
+    }
+    if (p.activation != ASDM_ACT_NONE) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            v[i] = activate(p.activation, v[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i += 2)
+        put(2 * column + i / 4 * 16 + (i / 2 & 1) * 8 * pitch, v[i], v[i + 1]);
+}
+
+/* Staging to y; the group's threads have all written. */
+template <typename T, int BN> SM90_INLINE void store(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    T *y = (T *)p.y;
+    const bool whole = p.out_channels % 8 == 0;
+    for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+        if (whole) {
+            *(uint4 *)(y + element) = *(const uint4 *)(c.staging_ptr + at);
+        } else {
+            for (int i = 0; i < min(left, 8); i++)
+                y[element + i] = ((const T *)(c.staging_ptr + at))[i];
+        }
+    });
+}
+
+/* Sends this chunk's sums to the CTAs that finish them: warp w's pixels to the CTA of slice w * spread / 8. */
+template <int BN> SM90_INLINE void push(const work &p, const cta<BN> &c, const float (&acc)[BN / 2]) {
+    const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
+    const uint32_t slot = ((c.chunk * warps + warp % warps) * (BN / 8)) * 512 + lane * 16;
+    const uint32_t to = sm90_mapa(c.ring + slot, c.pair_rank + p.pair * (warp / warps));
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++)
+        sm90_cluster_store(to + j * 512, make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]));
+}
+
+/* Adds the chunks of this CTA's slice in order and finishes it. */
+template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<BN> &c) {
+    const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
+    const uint8_t *ring = c.staging_ptr - (c.staging - c.ring);
+    for (int unit = warp; unit < warps * (BN / 16); unit += 8) {
+        const int part = unit / (BN / 16), j = unit - part * (BN / 16);
+        float v[8];
+        for (int chunk = 0; chunk < p.spread; chunk++) {
+            const uint8_t *slot = ring + ((chunk * warps + part) * (BN / 8) + 2 * j) * 512 + lane * 16;
+            const float4 x = *(const float4 *)slot, y = *(const float4 *)(slot + 512);
+            const float w[8] = {x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w};
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                v[i] = chunk == 0 ? w[i] : v[i] + w[i];
+        }
+        finish<T, BN>(p, c, part * 16, 0, j * 16, v);
+    }
+}
+
+template <typename T, int BN> SM90_INLINE void finish_all(const work &p, const cta<BN> &c, float (&acc)[BN / 2]) {
+    const int warp = warp_of();
+#pragma unroll
+    for (int j = 0; j < BN / 16; j++) {
+        float v[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            v[i] = acc[8 * j + i];
+        finish<T, BN>(p, c, warp * 16, warp / 4 * BN, j * 16, v);
+    }
+}
+
+template <typename T, int BN, bool WALK>
+SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iteration) {
+    const tile t = tile_of<BN>(p, index, c.pair_rank);
+    const region r = region_of<BN>(p, c);
+    float acc[BN / 2];
+    prefetch<T, BN>(p, c, r, t);
+    if (WALK) {
+        float sum[BN / 2];
+        for (int chunk = 0; chunk < p.chunks; chunk++) {
+            multiply<T, BN>(p, c, acc, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration);
+#pragma unroll
+            for (int i = 0; i < BN / 2; i++)
+                sum[i] = chunk == 0 ? acc[i] : sum[i] + acc[i];
+        }
+#pragma unroll
+        for (int i = 0; i < BN / 2; i++)
+            acc[i] = sum[i];
+    } else {
+        const int chunk = p.spread > 1 ? c.chunk : 0;
+        multiply<T, BN>(p, c, acc, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration);
+    }
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    if (!WALK && p.spread > 1) {
+        sm90_cluster_arrive(); /* every CTA's ring is free */
+        sm90_cluster_wait();
+        push<BN>(p, c, acc);
+        sm90_cluster_arrive(); /* every chunk has arrived */
+        sm90_cluster_wait();
+        gather<T, BN>(p, c);
+        sm90_fence_async();
+        sm90_bar_sync(BAR_REFILL, THREADS);
+    } else {
+        sm90_bar_sync(r.barrier, r.threads);
+        finish_all<T, BN>(p, c, acc);
+        sm90_bar_sync(r.barrier, r.threads);
+    }
+    store<T, BN>(p, c, r, t);
+    sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
+}
+
+/* ---- both */
+
+template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
+    constexpr int stages = shape<BN>::stages;
+    cta<BN> c;
+    const uint32_t base = sm90_smem(raw), aligned = (base + 1023) & ~1023u;
+    c.ring = aligned;
+    c.staging = c.ring + stages * shape<BN>::stage_bytes;
+    c.bias = c.staging + shape<BN>::staging_bytes;
+    c.full = c.bias + 2 * BN * 4;
+    c.empty = c.full + 8 * stages;
+    c.staging_ptr = raw + (c.staging - base);
+    c.bias_ptr = (float *)(raw + (c.bias - base));
+    const int size = p.pair * p.spread;
+    c.rank = blockIdx.x % size;
+    c.pair_rank = c.rank % p.pair;
+    c.chunk = c.rank / p.pair;
+    c.cluster = blockIdx.x / size;
+    c.clusters = gridDim.x / size;
+    if (threadIdx.x == CONSUMERS) {
+        for (int i = 0; i < stages; i++) {
+            sm90_mbarrier_init(c.full_at(i), 1);
+            sm90_mbarrier_init(c.empty_at(i), 8 * p.pair);
+        }
+        sm90_fence_mbarrier_init();
+        sm90_prefetch_map(&p.a[0]);
+        sm90_prefetch_map(&p.b);
+    }
+    __syncthreads();
+    if (size > 1) {
+        sm90_cluster_arrive();
+        sm90_cluster_wait();
+    }
+    return c;
+}
+
+#endif /* SM90_CODE */
+
+template <typename T, int BN, bool WALK>
+__global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
+#if SM90_CODE
+    extern __shared__ uint8_t raw[];
+    const cta<BN> c = cta_begin<BN>(p, raw);
+    int iteration = 0;
+    sm90_grid_launch_dependents();
+    if (warp_of() >= CONSUMERS / 32) {
+        sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
+        for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+            if (threadIdx.x == CONSUMERS)
+                produce<BN>(p, c, index, iteration, index == c.cluster);
+            __syncwarp();
+            if (!WALK && p.spread > 1) {
+                for (int i = 0; i < 2; i++) {
+                    sm90_cluster_arrive();
+                    sm90_cluster_wait();
+                }
+                sm90_bar_sync(BAR_REFILL, THREADS);
+            }
+        }
+    } else {
+        sm90_setmaxnreg_inc<CONSUMER_REGISTERS>();
+        sm90_grid_wait();
+        for (int index = c.cluster; index < p.tiles; index += c.clusters)
+            consume<T, BN, WALK>(p, c, index, iteration);
+    }
+    if (p.pair * p.spread > 1) { /* nobody leaves while others still write here */
+        sm90_cluster_arrive();
+        sm90_cluster_wait();
+    }
+#else
+    (void)p;
+#endif
+}
+
+/* ---- the choice of tiles */
+
+enum { SMS = 132, SPREAD_STEPS = 5 /* fewest steps of a chunk */, CANDIDATES = 24 };
+
+typedef struct cuda_product_choice choice;
+
+struct extent {
+    int pixels; /* of one row and phase */
+    int phases, weight_rows, steps;
+};
+
+extent extent_of(const struct cuda_product *p) {
+    extent e;
+    e.phases = p->upsample ? 4 : 1;
+    e.pixels = p->out_height * p->out_width / e.phases;
+    e.weight_rows = (int)cuda_product_rows(p);
+    const int taps = p->upsample ? 4 : p->kernel * p->kernel;
+    e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
+    return e;
+}
+
+int ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* Chunks of K: so many that two rows (a picture under guidance) fill the machine. Never a function of the rows. */
+int chunks_of(const extent &e) {
+    const int tiles = ceil_div(2 * e.pixels, BM) * ceil_div(e.weight_rows, 160) * e.phases;
+    int chunks = 1;
+    while (chunks < CHUNKS_MAX && tiles * chunks * 2 <= SMS && e.steps >= 2 * chunks * SPREAD_STEPS)
+        chunks *= 2;
+    return chunks;
+}
+
+/* An estimate in cycles: waves of (steps, each bound by the tensor cores or by the L2 cache, and the ends of a tile).
+ */
+int cost_of(const extent &e, int rows, const choice &c) {
+    const int m_tiles = ceil_div(ceil_div(rows * e.pixels, BM), c.pair) * c.pair;
+    const int tiles = m_tiles * ceil_div(e.weight_rows, c.width) * e.phases * c.spread;
+    const int steps = ceil_div(e.steps, c.spread);
+    const int tensor = 4 * c.width + 60, load = (A_BYTES + c.width * 128 / c.pair) / 36;
+    const int ends = (c.spread > 1 ? 2500 + c.width * 12 : 600 + c.width * 3);
+    return ceil_div(tiles, SMS) * (steps * (tensor > load ? tensor : load) + ends) + 1500;
+}
+
+/* Whether the kernels can do it: registers for two accumulators, clusters of at most 8 CTAs. */
+bool possible(const extent &e, int rows, const choice &c) {
+    const bool walks = c.chunks > 1 && c.spread == 1;
+    return !(c.width == 256 && walks) && c.spread * c.pair <= 8 && (c.pair == 1 || rows * e.pixels > BM) &&
+           c.chunks <= e.steps;
+}
+
+int candidates(const extent &e, int rows, int chunks, choice *ret, int capacity) {
+    static const int widths[] = {160, 256, 128, 80, 64, 32};
+    int count = 0;
+    for (int width : widths) {
+        for (int i = 0; i < 4; i++) {
+            const choice c = {width, chunks, i & 1 ? chunks : 1, i & 2 ? 2 : 1};
+            if (((i & 1) && chunks == 1) || !possible(e, rows, c))
+                continue;
+            if (count < capacity)
+                ret[count] = c;
+            count++;
+        }
+    }
+    return count;
+}
+
+choice choose(const struct cuda_product *p) {
+    const extent e = extent_of(p);
+    choice all[CANDIDATES];
+    const int count = candidates(e, p->rows, chunks_of(e), all, CANDIDATES);
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (cost_of(e, p->rows, all[i]) < cost_of(e, p->rows, all[best]))
+            best = i;
+    return all[best];
+}
+
+/* ---- the launch */
+
+bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
+    const bool bf16 = p->dtype == CUDA_BF16;
+    const uint64_t channels = (uint64_t)(p->channels[0] + p->channels[1]);
+    const uint64_t taps = p->upsample ? 4 : (uint64_t)(p->kernel * p->kernel), n = cuda_product_rows(p);
+    const uint16_t *weight = (const uint16_t *)p->weight + (p->upsample ? n * 9 * channels : 0);
+    const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : 1u};
+    const uint64_t b_strides[3] = {2 * channels, 2 * channels * taps, 2 * channels * taps * n};
+    const uint32_t b_box[4] = {BK, 1, (uint32_t)(c.width / c.pair), 1};
+    if (!sm90_encode_tiled(&w->b, bf16, 4, weight, b_dims, b_strides, b_box, CU_TENSOR_MAP_SWIZZLE_128B))
+        return false;
+    if (w->im2col)
+        return sm90_encode_im2col(&w->a[0], bf16, p->x[0], p->rows, p->in_height, p->in_width, p->channels[0], w->lower,
+                                  w->stride, w->height, w->width, BM);
+    for (int i = 0; i < 2 && p->channels[i]; i++) {
+        const uint64_t dims[2] = {(uint64_t)p->channels[i], (uint64_t)w->m}, strides[1] = {2 * dims[0]};
+        const uint32_t box[2] = {BK, BM};
+        if (!sm90_encode_tiled(&w->a[i], bf16, 2, p->x[i], dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B))
+            return false;
+    }
+    return true;
+}
+
+template <typename T, int BN, bool WALK> cudaError_t launch(const work &w, cudaStream_t stream) {
+    const auto kernel = product_kernel<T, BN, WALK>;
+    static const cudaError_t prepared =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
+    if (prepared != cudaSuccess)
+        return prepared;
+    const int size = w.pair * w.spread, room = SMS / size;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = (unsigned)size;
+    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)((w.tiles < room ? w.tiles : room) * size));
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = shape<BN>::smem_bytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = size > 1 ? 2 : 1;
+    return cudaLaunchKernelEx(&config, kernel, w);
+}
+
+template <typename T> cudaError_t launch_choice(const work &w, int bn, cudaStream_t stream) {
+    const bool walk = w.chunks > 1 && w.spread == 1;
+    switch (bn) {
+    case 256:
+        return launch<T, 256, false>(w, stream);
+    case 160:
+        return walk ? launch<T, 160, true>(w, stream) : launch<T, 160, false>(w, stream);
+    case 128:
+        return walk ? launch<T, 128, true>(w, stream) : launch<T, 128, false>(w, stream);
+    case 80:
+        return walk ? launch<T, 80, true>(w, stream) : launch<T, 80, false>(w, stream);
+    case 64:
+        return walk ? launch<T, 64, true>(w, stream) : launch<T, 64, false>(w, stream);
+    default:
+        return walk ? launch<T, 32, true>(w, stream) : launch<T, 32, false>(w, stream);
+    }
+}
+
+cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream_t stream) {
+    const extent e = extent_of(p);
+    work w = {};
+    w.bias = p->bias;
+    w.residual = p->residual;
+    w.y = p->y;
+    w.im2col = p->kernel > 1;
+    w.upsample = p->upsample;
+    w.geglu = p->geglu;
+    w.activation = p->geglu ? ASDM_ACT_NONE : p->activation;
+    w.height = p->upsample ? p->in_height : p->out_height;
+    w.width = p->upsample ? p->in_width : p->out_width;
+    w.m = p->rows * w.height * w.width;
+    w.weight_rows = e.weight_rows;
+    w.out_channels = p->out_channels;
+    w.pair = c.pair;
+    w.chunks = c.chunks;
+    w.spread = c.spread;
+    w.n_tiles = ceil_div(e.weight_rows, c.width);
+    w.m_groups = ceil_div(ceil_div(w.m, BM), c.pair);
+    w.tiles = w.n_tiles * w.m_groups * e.phases;
+    w.steps = e.steps;
+    w.steps_first = ceil_div(p->channels[0], BK);
+    w.taps_across = p->upsample ? 2 : p->kernel;
+    w.lower = p->upsample ? -1 : -p->pad_before;
+    w.stride = p->stride;
+    if (!encode_maps(p, c, &w))
+        return cudaErrorInvalidValue;
+    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c.width, stream)
+                                 : launch_choice<__half>(w, c.width, stream);
+}
+
+/* Whether the current device is of compute capability 9.0. */
+bool is_hopper() {
+    static const bool hopper = [] {
+        int device = 0, major = 0, minor = 0;
+        return cudaGetDevice(&device) == cudaSuccess &&
+               cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+               cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
+               minor == 0;
+    }();
+    return hopper;
+}
+
+} // namespace
+
+extern "C" {
+
+bool cuda_product_sm90_folds(const struct cuda_product *p) {
+    return p->upsample && p->kernel == 3 && p->stride == 1 && p->pad_before == 1 && p->pad_after == 1 &&
+           p->out_height == 2 * p->in_height && p->out_width == 2 * p->in_width;
+}
+
+bool cuda_product_sm90_fits(const struct cuda_product *p) {
+    if (p->dtype == CUDA_F32 || !is_hopper() || p->rows < 1 || p->channels[0] < 8 || p->channels[0] % 8)
+        return false;
+    if (p->channels[1] && (p->kernel != 1 || p->channels[0] % BK || p->channels[1] % BK))
+        return false;
+    if (p->geglu && p->out_channels % 8)
+        return false;
+    if (p->upsample && !cuda_product_sm90_folds(p))
+        return false;
+    if (p->kernel == 1 && (p->stride != 1 || p->pad_before || p->pad_after))
+        return false;
+    /* What a tensor map can say: corners within a byte, strides to 8, pixels counted in an int. */
+    const long long pixels = (long long)p->rows * p->out_height * p->out_width;
+    return p->kernel <= 16 && p->stride >= 1 && p->stride <= 8 && p->pad_before <= 64 && p->pad_after <= 64 &&
+           pixels < (1ll << 31) - 2 * BM;
+}
+
+size_t cuda_product_sm90_scratch(const struct cuda_product *p) {
+    (void)p;
+    return 0;
+}
+
+cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream) {
+    return run_choice(p, choose(p), stream);
+}
+
+struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p) {
+    return choose(p);
+}
+
+int cuda_product_sm90_candidates(const struct cuda_product *p, int chunks, struct cuda_product_choice *ret,
+                                 int capacity) {
+    const extent e = extent_of(p);
+    return candidates(e, p->rows, chunks ? chunks : chunks_of(e), ret, capacity);
+}
+
+cudaError_t cuda_product_sm90_with(const struct cuda_product *p, const struct cuda_product_choice *choice,
+                                   cudaStream_t stream) {
+    return run_choice(p, *choice, stream);
+}
+
+} // extern "C"

@@ -1,0 +1,32 @@
+/* How cuda_product_sm90 cuts an operation into tiles, for a tuner that tries the alternatives. */
+#ifndef ASDM_CUDA_PRODUCT_SM90_H
+#define ASDM_CUDA_PRODUCT_SM90_H
+
+#include "cuda/kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct cuda_product_choice {
+    int width;  /* outputs of a tile (of 128 pixels) */
+    int chunks; /* of K; the order of the sum follows from it: a function of the operation without `rows` */
+    int spread; /* CTAs that share a tile's chunks: 1 or chunks */
+    int pair;   /* 2: two CTAs share a tile of weights */
+};
+
+struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p);
+
+/* The choices with `chunks` chunks of K (0: the built-in number); at most `capacity` are written, their number is
+ * returned. */
+int cuda_product_sm90_candidates(const struct cuda_product *p, int chunks, struct cuda_product_choice *ret,
+                                 int capacity);
+
+cudaError_t cuda_product_sm90_with(const struct cuda_product *p, const struct cuda_product_choice *choice,
+                                   cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,6 +1,6 @@
-/* Flash attention (Dao et al. 2022) for any architecture from sm_80: mma.sync for fp16 and bf16, plain float32 otherwise.
- * A block takes 16 queries per warp and goes over all keys in tiles with a running maximum and sum (Milakov and
- * Gimelshein 2018), so nothing depends on the number of rows. */
+/* Flash attention (Dao et al. 2022) for any architecture from sm_80: mma.sync for fp16 and bf16, plain float32
+ * otherwise. A block takes 16 queries per warp and goes over all keys in tiles with a running maximum and sum (Milakov
+ * and Gimelshein 2018), so nothing depends on the number of rows. */
 #include <math.h>
 #include <type_traits>
 
@@ -58,7 +58,8 @@ __device__ __forceinline__ void load_matrix_transposed(uint32_t (&r)[4], const v
 }
 
 /* c [16][8] += a [16][16] b [16][8] */
-template <class T> __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+template <class T>
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     if constexpr (std::is_same<T, __half>::value)
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                      "{%0,%1,%2,%3};"
@@ -211,7 +212,7 @@ template <class T, int D, int SPLIT, int GROUPS, int KEYS> struct matrix_attenti
 };
 
 template <class T, int D, int SPLIT, int GROUPS, int KEYS>
-__global__ void __launch_bounds__(32 * GROUPS *SPLIT) matrix_kernel(const attention_args a, float scale) {
+__global__ void __launch_bounds__(32 * GROUPS * SPLIT) matrix_kernel(const attention_args a, float scale) {
     matrix_attention<T, D, SPLIT, GROUPS, KEYS>::run(a, scale);
 }
 

@@ -147,7 +147,7 @@ template <int n> __device__ __forceinline__ void copy_wait() {
  * threads. Eight neighbouring threads write the 128 bytes of a core matrix. */
 template <class T, int ROWS, int CHUNKS, int THREADS>
 __device__ __forceinline__ void copy_tile(uint32_t dst, const T *src, int stride, int valid, int present, int thread) {
-#pragma unroll
+#pragma unroll(ROWS *CHUNKS <= 5 * THREADS ? 5 : 1) /* the copying threads have few registers */
     for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
         const int at = i * THREADS + thread, chunk = (at >> 3) % CHUNKS, row = (at >> 3) / CHUNKS * 8 + (at & 7);
         if (ROWS * CHUNKS % THREADS == 0 || row < ROWS) {
@@ -182,8 +182,16 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
     const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
     int stage = 0, behind = 0;
     for (int tile = 0; tile < tiles; tile++) {
-        if (tile >= S::STAGES)
-            sm90_mbarrier_wait(empty_barrier(shared, stage), (tile / S::STAGES + 1) & 1);
+        if (tile >= S::STAGES) {
+            const uint32_t empty = empty_barrier(shared, stage), parity = (tile / S::STAGES + 1) & 1;
+            /* The computing groups may need the tile under way before they give this stage back. */
+            if (!__all_sync(0xffffffffu, sm90_mbarrier_try_wait(empty, parity))) {
+                copy_wait<0>();
+                for (; behind != stage; behind = behind + 1 == S::STAGES ? 0 : behind + 1)
+                    hand_over(shared, behind);
+                sm90_mbarrier_wait(empty, parity);
+            }
+        }
         const uint32_t dst = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
         const int valid = a.keys - tile * S::KEYS;
         copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, k, a.k_stride, valid, a.chunks, threadIdx.x);
@@ -192,7 +200,7 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
         copy_commit();
         k += (size_t)S::KEYS * a.k_stride;
         v += (size_t)S::KEYS * a.v_stride;
-        if (tile >= COPY_LAG) {
+        if (behind != stage) {
             copy_wait<COPY_LAG>();
             hand_over(shared, behind);
             behind = behind + 1 == S::STAGES ? 0 : behind + 1;
@@ -281,8 +289,7 @@ __device__ __forceinline__ void move(const float (&s)[COUNT], float (&o)[O_COUNT
 }
 
 /* Scores -> probabilities, in place. */
-template <int COUNT>
-__device__ __forceinline__ void exponentials(float (&s)[COUNT], const reference &r, float scale) {
+template <int COUNT> __device__ __forceinline__ void exponentials(float (&s)[COUNT], const reference &r, float scale) {
     const float shift[2] = {-r.max[0] * scale, -r.max[1] * scale};
     const float shift64 = fmaf(shift[1], 1.0f / 64, (64 - HEADROOM) / 64.0f), scale64 = scale / 64;
 #pragma unroll
@@ -319,13 +326,15 @@ __device__ __forceinline__ void load_query(const arguments &a, uint32_t shared, 
             const int token = warp * 16 + lane / 4 + i % 2 * 8, chunk = i / 2;
             ret.registers[i / 4][i % 4] = 0;
             if (token < valid && chunk < a.chunks)
-                ret.registers[i / 4][i % 4] = *(const uint32_t *)(q + token * a.q_stride + chunk * CHUNK + lane % 4 * 2);
+                ret.registers[i / 4][i % 4] =
+                    *(const uint32_t *)(q + token * a.q_stride + chunk * CHUNK + lane % 4 * 2);
         }
     } else {
         constexpr int THREADS = WARPGROUP * S::KEY_GROUPS;
         const uint32_t dst = shared + BARRIER_BYTES + query_group * S::Q_GROUP_BYTES;
         copy_tile<T, QUERIES, S::K_CHUNKS, THREADS>(dst, q, a.q_stride, valid, a.chunks,
                                                     key_group * WARPGROUP + threadIdx.x % WARPGROUP);
+        copy_commit(); /* copies that are in no group are not waited for */
         copy_wait<0>();
         sm90_fence_async();
         sm90_bar_sync(1 + query_group, THREADS);
@@ -358,8 +367,8 @@ __device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_
         const uint64_t b = v + i * (256 >> 4);
         if constexpr (S::O_WIDTH > 256) {
             product<S::BF16, WIDE>::template registers<1>(o, p + 4 * i, b, 1);
-            product<S::BF16, S::O_WIDTH - WIDE>::template registers<1>(
-                o + WIDE / 2, p + 4 * i, b + (WIDE / CHUNK * S::CHUNK_BYTES >> 4), 1);
+            product<S::BF16, S::O_WIDTH - WIDE>::template registers<1>(o + WIDE / 2, p + 4 * i,
+                                                                       b + (WIDE / CHUNK * S::CHUNK_BYTES >> 4), 1);
         } else {
             product<S::BF16, S::O_WIDTH>::template registers<1>(o, p + 4 * i, b, 1);
         }
@@ -369,9 +378,8 @@ __device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_
 /* Exponentials of the scores s of the tile, packed into p. The product of the tile before may be under way: it runs
  * while they are computed, and its stage is given back. */
 template <class S>
-__device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (&p)[S::P_COUNT],
-                                              float (&o)[S::O_COUNT], reference &r, const arguments &a,
-                                              uint32_t release) {
+__device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (&p)[S::P_COUNT], float (&o)[S::O_COUNT],
+                                              reference &r, const arguments &a, uint32_t release) {
     if (exceeds(s, r)) {
         sm90_wgmma_wait<0>();
         sm90_hold(o);
@@ -491,8 +499,7 @@ __device__ __forceinline__ void store(const arguments &a, int query_group, const
 #pragma unroll
         for (int c = 0; c < S::V_CHUNKS; c++)
             if (first_chunk + c < a.chunks)
-                *(uint32_t *)(y + c * CHUNK) =
-                    cuda_pack(o[4 * c + 2 * q] * factor, o[4 * c + 2 * q + 1] * factor, T());
+                *(uint32_t *)(y + c * CHUNK) = cuda_pack(o[4 * c + 2 * q] * factor, o[4 * c + 2 * q + 1] * factor, T());
     }
 }
 
@@ -587,15 +594,13 @@ template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream
     }
     if (chunks <= 8) {
         if (short_keys)
-            return launch<shape<T, 8, 80, 2, 1, 2, false, 1, 2, 32, 104>>(p, stream);
-        if (long_tokens)
-            return launch<shape<T, 8, 80, 4, 1, 4, false, 1, 1, 32, 112>>(p, stream);
-        return launch<shape<T, 8, 80, 2, 2, 4, false, 1, 1, 32, 112>>(p, stream);
+            return launch<shape<T, 8, 80, 3, 1, 2, false, 1, 1, 32, 152>>(p, stream);
+        return launch<shape<T, 8, 80, 3, 1, 4, false, 1, 1, 32, 152>>(p, stream);
     }
     if (chunks <= 10) {
         if (short_keys)
-            return launch<shape<T, 10, 80, 1, 1, 2, false, 1, 3, 32, 128>>(p, stream);
-        return launch<shape<T, 10, 64, 2, 2, 4, false, 1, 1, 32, 112>>(p, stream);
+            return launch<shape<T, 10, 80, 2, 1, 2, false, 1, 1, 32, 232>>(p, stream);
+        return launch<shape<T, 10, 64, 2, 1, 4, false, 1, 1, 32, 232>>(p, stream);
     }
     if (chunks <= CHUNKS_MAX) {
         if (short_keys)

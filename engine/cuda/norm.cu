@@ -2,11 +2,13 @@
  *
  * A row's channels are cut into slabs of whole groups and whole 16-byte vectors. In a slab each thread keeps to one
  * column (a vector of W neighbouring channels, of at most two groups) and walks along the tokens. Three ways:
- *  - resident: a cluster of blocks shares a slab's tokens, holds them in registers, exchanges its statistics through
- *    distributed shared memory and writes the result: one kernel, one read, one write;
- *  - streamed: what does not fit on chip goes through three kernels: statistics per chunk of tokens, their merge, and
- *    the result;
- *  - plain: any sizes, element by element, in the same three steps.
+ *  - resident: for few tokens. A cluster of blocks shares a slab's tokens, holds them in registers, exchanges its
+ *    statistics through distributed shared memory and writes the result: one kernel, one read, one write;
+ *  - streamed: for more, two kernels: statistics per chunk of tokens, then the result, of which each block merges the
+ *    chunks' statistics for itself. Many chunks are merged by a kernel between. The second read comes from the L2 cache
+ *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
+ * twice as fast as the resident one;
+ *  - plain: any sizes, element by element, in three such steps.
  * Layer norm gives each token a part of a warp.
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
@@ -26,11 +28,13 @@ enum {
     RESIDENT_BLOCKS = 64,        /* up to so many a row: two rows fill the device */
     CLUSTER_MAX = 8,
     SLAB_VECTORS = 4, /* of a token in a slab, at least */
-    STREAM_THREADS = 512,
+    STREAM_THREADS = 384,
     STREAM_COLUMNS = 64,
-    STREAM_BATCH = 4,   /* loads of a thread in flight */
-    STREAM_BATCHES = 4, /* batches of a thread in a chunk, at least */
-    STREAM_CHUNKS = 1024,
+    STREAM_BATCH = 4,         /* loads of a thread in flight */
+    STREAM_CHUNKS = 64,       /* of a row, about, as far as threads have a whole batch: two rows fill the device */
+    STREAM_CHUNKS_MAX = 1024, /* of a plain row */
+    STREAM_TOKENS = 256,      /* fewest that are streamed */
+    MERGE_LOADS = 4,          /* moments of a lane in a merge within the last kernel: of 128 chunks at most */
     PLAIN_THREADS = 256,
     PLAIN_ELEMENTS = 16384, /* of a chunk, about */
     TOKEN_THREADS = 128
@@ -47,6 +51,7 @@ struct plan {
     int lanes;           /* threads that share a column's tokens */
     int depth;           /* resident: vectors of a thread, at most (1, 2, 4, 8 or 16) */
     int blocks;          /* resident: the cluster; else chunks of a row */
+    bool merged;         /* by a kernel between */
     int tokens_of_block; /* but the last has fewer */
 };
 
@@ -122,9 +127,10 @@ bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int lea
     if (p->columns > STREAM_THREADS)
         return false;
     p->lanes = STREAM_THREADS / p->columns;
-    const int unit = p->lanes * STREAM_BATCH * STREAM_BATCHES;
-    p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), STREAM_CHUNKS);
+    const int unit = p->lanes * STREAM_BATCH, most = n->tokens > (1 << 17) ? 4 * STREAM_CHUNKS : STREAM_CHUNKS;
+    p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), most);
     p->blocks = ceil_div(n->tokens, p->tokens_of_block);
+    p->merged = p->blocks > 32 * MERGE_LOADS;
     return true;
 }
 
@@ -135,16 +141,19 @@ struct plan plan_of(const struct cuda_norm *n) {
     const int least = least_slab(n->groups, p.group_channels, lanes);
     p.vectors = least && channels % lanes == 0 && n->channels[0] % lanes == 0 &&
                 two_groups_at_most(channels, p.group_channels, lanes);
-    if (p.vectors && plan_resident(n, &p, lanes, least)) {
+    const bool streamed = p.vectors && n->tokens >= STREAM_TOKENS && plan_streamed(n, &p, lanes, least);
+    if (!streamed && p.vectors && plan_resident(n, &p, lanes, least)) {
         p.resident = true;
         return p;
     }
-    if (p.vectors && plan_streamed(n, &p, lanes, least))
+    if (streamed || (p.vectors && plan_streamed(n, &p, lanes, least)))
         return p;
     p.vectors = false;
+    p.merged = true;
     p.tokens_of_block = ceil_div(PLAIN_ELEMENTS, p.group_channels);
-    p.tokens_of_block =
-        p.tokens_of_block > ceil_div(n->tokens, STREAM_CHUNKS) ? p.tokens_of_block : ceil_div(n->tokens, STREAM_CHUNKS);
+    p.tokens_of_block = p.tokens_of_block > ceil_div(n->tokens, STREAM_CHUNKS_MAX)
+                            ? p.tokens_of_block
+                            : ceil_div(n->tokens, STREAM_CHUNKS_MAX);
     p.blocks = ceil_div(n->tokens, p.tokens_of_block);
     return p;
 }
@@ -372,18 +381,22 @@ template <class T> __device__ __forceinline__ void silu(float (&v)[CUDA_LANES<T>
     }
 }
 
-/* y = (x - shift) * scale + bias, by channel. */
+/* y = (x - shift) * scale + bias, by channel. In 16-bit types shift is taken into bias: a mean so large that this loses
+ * digits of the result has left none in x. */
 template <class T> struct column_affine {
     static constexpr int W = CUDA_LANES<T>;
-    float shift[W], scale[W], bias[W];
+    static constexpr bool FOLDED = sizeof(T) == 2;
+    float shift[FOLDED ? 1 : W], scale[W], bias[W];
 
     __device__ __forceinline__ void start(float2 first, float2 second, int split, const float (&row_bias)[W],
                                           const float (&gain)[W], const float (&with_bias)[W]) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            shift[i] = (i < split ? first.x : second.x) - row_bias[i];
+            const float from = (i < split ? first.x : second.x) - row_bias[i];
             scale[i] = (i < split ? first.y : second.y) * gain[i];
-            bias[i] = with_bias[i];
+            bias[i] = FOLDED ? fmaf(-from, scale[i], with_bias[i]) : with_bias[i];
+            if (!FOLDED)
+                shift[i] = from;
         }
     }
     __device__ __forceinline__ uint4 apply(uint4 bits, bool with_silu) const {
@@ -391,7 +404,7 @@ template <class T> struct column_affine {
         cuda_unpack_vector<T>(bits, v);
 #pragma unroll
         for (int i = 0; i < W; i++)
-            v[i] = fmaf(v[i] - shift[i], scale[i], bias[i]);
+            v[i] = fmaf(FOLDED ? v[i] : v[i] - shift[i], scale[i], bias[i]);
         if (with_silu)
             silu<T>(v);
         return cuda_pack_vector<T>(v);
@@ -528,7 +541,7 @@ template <class T> cudaError_t launch_resident(const struct cuda_norm &n, const 
     }
 }
 
-/* ---- streamed: scratch holds moments [rows][groups][chunks], then (mean, 1 / deviation) [rows][groups] */
+/* ---- streamed: scratch holds moments [rows][groups][chunks], then, merged, (mean, 1 / deviation) [rows][groups] */
 
 __device__ __forceinline__ struct moments *chunk_moments(const struct cuda_norm &n, const struct plan &p, int row,
                                                          int group) {
@@ -607,31 +620,64 @@ __global__ void __launch_bounds__(32)
         *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(m2 * all + n.eps));
 }
 
+/* The statistics of a slab's groups from those of the chunks, in shared memory; a warp for every group. */
+__device__ __forceinline__ void merge_slab(const struct cuda_norm &n, const struct plan &p, int row, int slab,
+                                           float2 *of_group) {
+    const int thread = (int)threadIdx.x % 32;
+    const float all = inverse((float)n.tokens * (float)p.group_channels);
+    for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32) {
+        const struct moments *m = chunk_moments(n, p, row, slab * p.slab_groups + group);
+        struct moments mine[MERGE_LOADS];
+        float counts[MERGE_LOADS], sum = 0.0f, m2 = 0.0f;
+#pragma unroll
+        for (int i = 0; i < MERGE_LOADS; i++) {
+            const int b = thread + 32 * i;
+            counts[i] = b < p.blocks ? (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) : 0.0f;
+            mine[i] = b < p.blocks ? m[b] : (struct moments){0.0f, 0.0f};
+        }
+#pragma unroll
+        for (int i = 0; i < MERGE_LOADS; i++)
+            sum += counts[i] * mine[i].mean;
+        const float mean = warp_sum(sum) * all;
+#pragma unroll
+        for (int i = 0; i < MERGE_LOADS; i++)
+            m2 += deviations(mine[i], counts[i], mean);
+        m2 = warp_sum(m2);
+        if (thread == 0)
+            of_group[group] = make_float2(mean, rsqrtf(m2 * all + n.eps));
+    }
+    __syncthreads();
+}
+
 template <class T>
-__global__ void __launch_bounds__(STREAM_THREADS)
+__global__ void __launch_bounds__(STREAM_THREADS, 2)
     apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    extern __shared__ float2 of_group[];
     constexpr int W = CUDA_LANES<T>;
     const int chunk = (int)blockIdx.x, slab = (int)blockIdx.y, row = (int)blockIdx.z;
     const int first = chunk * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, chunk);
     const struct column<T> c = column_of<T>(n, p, slab, row);
     const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
+    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
+    const size_t step = (size_t)p.lanes * c.stride, y_step = (size_t)p.lanes * channels;
+    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
+    T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
+    uint4 data[STREAM_BATCH];
+    struct column_affine<T> affine;
     float gain[W], bias[W], row_bias[W];
     load_floats(n.gain + c.channel, gain);
     load_floats(n.bias + c.channel, bias);
     cuda_wait_inputs();
     cuda_launch_dependents();
+    load_batch<T>(x, step, mine, data);
+    const float2 *statistics = p.merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
+    if (!p.merged)
+        merge_slab(n, p, row, slab, of_group);
     load_row_bias<T>(n, row, c.channel, row_bias);
-    const float2 *statistics = group_statistics(n, p, row, slab * p.slab_groups + c.group);
-    struct column_affine<T> affine;
-    affine.start(statistics[0], statistics[c.split < W], c.split, row_bias, gain, bias);
-
-    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
-    const size_t step = (size_t)p.lanes * c.stride, y_step = (size_t)p.lanes * channels;
-    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
-    T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
+    affine.start(statistics[c.group], statistics[c.group + (c.split < W)], c.split, row_bias, gain, bias);
     for (int t = 0; t < mine; t += STREAM_BATCH) {
-        uint4 data[STREAM_BATCH];
-        load_batch<T>(x + (size_t)t * step, step, mine - t, data);
+        if (t)
+            load_batch<T>(x + (size_t)t * step, step, mine - t, data);
 #pragma unroll
         for (int i = 0; i < STREAM_BATCH; i++)
             if (i < mine - t)
@@ -644,10 +690,11 @@ template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const 
     const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
     const unsigned threads = (unsigned)ceil_div(p.lanes * p.columns, 32) * 32;
     cudaError_t status = cuda_launch(chunk_kernel<T>, grid, dim3(threads), parts_bytes(&p), stream, n, p);
-    if (status == cudaSuccess)
+    if (status == cudaSuccess && p.merged)
         status = cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
     if (status == cudaSuccess)
-        status = cuda_launch(apply_kernel<T>, grid, dim3(threads), 0, stream, n, p);
+        status =
+            cuda_launch(apply_kernel<T>, grid, dim3(threads), sizeof(float2) * (size_t)p.slab_groups, stream, n, p);
     return status;
 }
 

@@ -1,5 +1,4 @@
 /* Attention, norms, and all that is one pass over its operands. */
-#include <stdlib.h>
 
 #include <asdm/error.h>
 #include "cuda/cuda_ops.h"

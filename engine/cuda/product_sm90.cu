@@ -2,12 +2,15 @@
  *
  * A [pixels][taps * channels] is never in memory: TMA's im2col mode gathers 128 output pixels by 64 channels of one tap
  * straight into shared memory, across rows of pixels and of the batch; a linear is a plain 2D load. A CTA computes
- * tiles of 128 pixels by BN outputs: one warp loads, two warpgroups of 64 pixels each multiply. Two CTAs that share a
- * weight tile may each load half of it for both (a pair).
+ * tiles of 128 pixels by BN outputs: one thread loads A, one W, and two warpgroups of 64 pixels each multiply. What
+ * the loading threads do between two loads is kept short: a division there would bound the whole kernel.
  *
  * The sum over K is cut into chunks, a function of the operation without `rows`; each is summed from zero in float32
  * and the chunks are added in order. With few rows a cluster's CTAs take a chunk each (spread) and exchange the
- * partial sums through distributed shared memory; with many, one CTA walks through them. Same bits both ways. */
+ * partial sums through distributed shared memory; with many, one CTA walks through them. Same bits both ways.
+ *
+ * Where a CTA has several tiles of one chunk, its warpgroups take whole tiles in turn (alternate): one finishes a tile
+ * while the other multiplies. */
 #include "cuda/product_sm90.h"
 #include "cuda/sm90.cuh"
 
@@ -16,10 +19,19 @@
 
 namespace {
 
-enum { BM = 128, BK = 64, CONSUMERS = 256, THREADS = CONSUMERS + 128, A_BYTES = BM * BK * 2, CHUNKS_MAX = 8 };
+enum { BM = 128, BK = 64, A_BYTES = BM * BK * 2, CHUNKS_MAX = 8 };
+/* Threads: two warpgroups that multiply and one of which two warps load (setmaxnreg wants whole warpgroups). */
+enum { CONSUMERS = 256, THREADS = CONSUMERS + 128, LOADERS = 2, PIPELINE_THREADS = CONSUMERS + 32 * LOADERS };
 /* Registers of a thread: a warpgroup of loading gives most of its own to the two that multiply. */
 enum { PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232 };
-enum { BAR_GROUP = 1, BAR_CONSUMERS = 3, BAR_REFILL = 4 }; /* BAR_GROUP + warpgroup */
+enum { BAR_GROUP = 1, BAR_CONSUMERS = 3, BAR_REFILL = 4, BAR_TURN = 5 }; /* BAR_GROUP, BAR_TURN: + warpgroup */
+
+/* How the two warpgroups that multiply share the tiles. */
+enum mode {
+    MODE_TOGETHER,  /* half of each tile; one chunk (of all or, spread, of each CTA) */
+    MODE_WALK,      /* the same, chunk after chunk */
+    MODE_ALTERNATE, /* a tile each, in turn */
+};
 
 /* What a launch is given. */
 struct work {
@@ -28,8 +40,8 @@ struct work {
     const void *residual;
     void *y;
     int m, weight_rows, out_channels; /* output pixels (of one phase), packed rows, channels of y */
-    int pair, chunks, spread;         /* CTAs sharing B; chunks of K; CTAs of the cluster along K: chunks or 1 */
-    int n_tiles, m_groups, tiles;     /* m_groups: of `pair` tiles; tiles: one cluster's, all phases */
+    int chunks, spread;               /* of K; CTAs of the cluster along K: chunks or 1 */
+    int n_tiles, m_tiles, tiles;      /* tiles: of all phases */
     int steps, steps_first;           /* of BK along K: all; those of a tap (conv) or of the first source */
     int im2col, taps_across;          /* kernel width */
     int height, width;                /* pixels of a row, as `m` counts them */
@@ -114,8 +126,8 @@ template <int BN> struct cta {
     uint32_t ring, staging, bias, full, empty; /* addresses */
     uint8_t *staging_ptr;
     float *bias_ptr;
-    int rank, pair_rank, chunk; /* chunk: with spread, the one it sums */
-    int cluster, clusters;      /* this cluster, their number */
+    int chunk;             /* with spread, the one it sums: its rank in the cluster */
+    int cluster, clusters; /* this cluster, their number */
 
     __device__ uint32_t full_at(int stage) const {
         return full + 8 * stage;
@@ -136,33 +148,56 @@ struct tile {
 };
 
 /* Outputs innermost: the tiles that run together share their pixels and, all but the last few, their weights. */
-template <int BN> SM90_INLINE tile tile_of(const work &p, int index, int pair_rank) {
+template <int BN> SM90_INLINE tile tile_of(const work &p, int index) {
     const int n = index % p.n_tiles, rest = index / p.n_tiles;
-    const int phase = rest / p.m_groups, group = rest % p.m_groups;
-    return {(group * p.pair + pair_rank) * BM, n * BN, phase};
+    return {rest % p.m_tiles * BM, n * BN, rest / p.m_tiles};
 }
 
 SM90_INLINE int chunk_begin(const work &p, int chunk) {
     return p.steps * chunk / p.chunks;
 }
 
-/* ---- the producer: one thread */
+/* ---- the producers: a thread for A, a thread for B */
 
-template <int BN> SM90_INLINE void load_b(const work &p, const cta<BN> &c, const tile &t, int step, int stage) {
-    int channel = step * BK, tap = 0;
-    if (p.im2col) {
-        tap = step / p.steps_first;
-        channel = (step - tap * p.steps_first) * BK;
+/* Where along K a load is: the block of channels, and the tap (of a conv) or the source (of a linear). */
+struct cursor {
+    int block, tap, r, s;
+
+    __device__ cursor(const work &p, int step) {
+        tap = p.im2col ? step / p.steps_first : step >= p.steps_first;
+        block = step - tap * p.steps_first;
+        r = tap / p.taps_across;
+        s = tap - r * p.taps_across;
     }
-    if (p.pair == 1) {
-        sm90_load_4d(c.b_at(stage), &p.b, c.full_at(stage), channel, tap, t.n0, t.phase);
-    } else {
-        const int half = BN / 2 * c.pair_rank;
-        const uint16_t mask = (uint16_t)(3u << (c.rank - c.pair_rank));
-        sm90_load_4d_multicast(c.b_at(stage) + half * BK * 2, &p.b, c.full_at(stage), channel, tap, t.n0 + half,
-                               t.phase, mask);
+    __device__ void advance(const work &p) {
+        if (++block < p.steps_first || (tap && !p.im2col))
+            return;
+        block = 0;
+        tap++;
+        if (++s == p.taps_across) {
+            s = 0;
+            r++;
+        }
     }
-}
+};
+
+/* The place in the ring that the next load goes to. */
+template <int BN> struct ring {
+    int stage = 0, round = 0;
+
+    /* Waits until the stage has been read, and announces `bytes` to come. */
+    __device__ void reserve(const cta<BN> &c, int bytes) const {
+        if (round > 0)
+            sm90_mbarrier_wait(c.empty_at(stage), (round - 1) & 1);
+        sm90_mbarrier_expect_tx(c.full_at(stage), bytes);
+    }
+    __device__ void advance() {
+        if (++stage == shape<BN>::stages) {
+            stage = 0;
+            round++;
+        }
+    }
+};
 
 /* The first base pixel of a tile. */
 struct origin {
@@ -175,78 +210,102 @@ SM90_INLINE origin origin_of(const work &p, const tile &t) {
     return {w * p.stride + p.lower, h * p.stride + p.lower, n};
 }
 
-template <int BN>
-SM90_INLINE void load_a(const work &p, const cta<BN> &c, const tile &t, const origin &o, int step, int stage) {
-    if (p.im2col) {
-        const int tap = step / p.steps_first, r = tap / p.taps_across, s = tap - r * p.taps_across;
-        sm90_load_im2col(c.a_at(stage), &p.a[0], c.full_at(stage), (step - tap * p.steps_first) * BK, o.w, o.h, o.n,
-                         (uint16_t)(s + (t.phase & 1)), (uint16_t)(r + (t.phase >> 1)));
-    } else {
-        const int second = step >= p.steps_first;
-        sm90_load_2d(c.a_at(stage), &p.a[second], c.full_at(stage), (step - second * p.steps_first) * BK, t.m0);
+/* Steps of a tile that this CTA sums. */
+SM90_INLINE int first_step(const work &p, int chunk) {
+    return p.spread > 1 ? chunk_begin(p, chunk) : 0;
+}
+SM90_INLINE int end_step(const work &p, int chunk) {
+    return p.spread > 1 ? chunk_begin(p, chunk + 1) : p.steps;
+}
+
+template <int BN> SM90_INLINE void produce_a(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
+    const origin o = origin_of(p, t);
+    const int begin = first_step(p, c.chunk), end = end_step(p, c.chunk);
+    cursor at(p, begin);
+    for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
+        to.reserve(c, A_BYTES);
+        if (p.im2col)
+            sm90_load_im2col(c.a_at(to.stage), &p.a[0], c.full_at(to.stage), at.block * BK, o.w, o.h, o.n,
+                             (uint16_t)(at.s + (t.phase & 1)), (uint16_t)(at.r + (t.phase >> 1)));
+        else
+            sm90_load_2d(c.a_at(to.stage), &p.a[at.tap], c.full_at(to.stage), at.block * BK, t.m0);
     }
 }
 
-/* Loads the steps of every tile into the ring. The weights of the first stages do not wait for the kernels before. */
-template <int BN> SM90_INLINE void produce(const work &p, const cta<BN> &c, int index, int &iteration, bool first) {
-    constexpr int stages = shape<BN>::stages;
-    const tile t = tile_of<BN>(p, index, c.pair_rank);
-    const origin o = origin_of(p, t);
-    const int begin = p.spread > 1 ? chunk_begin(p, c.chunk) : 0;
-    const int end = p.spread > 1 ? chunk_begin(p, c.chunk + 1) : p.steps;
-    int ahead = 0;
-    if (first) {
-        ahead = min(stages, end - begin);
-        for (int i = 0; i < ahead; i++) {
-            sm90_mbarrier_expect_tx(c.full_at(i), shape<BN>::stage_bytes);
-            load_b<BN>(p, c, t, begin + i, i);
-        }
-        sm90_grid_wait();
+template <int BN> SM90_INLINE void produce_b(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
+    const int begin = first_step(p, c.chunk), end = end_step(p, c.chunk);
+    cursor at(p, begin);
+    for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
+        to.reserve(c, shape<BN>::b_bytes);
+        sm90_load_4d(c.b_at(to.stage), &p.b, c.full_at(to.stage), (p.im2col ? at.block : step) * BK,
+                     p.im2col ? at.tap : 0, t.n0, t.phase);
     }
-    for (int step = begin; step < end; step++, iteration++) {
-        const int stage = iteration % stages, round = iteration / stages;
-        if (step - begin >= ahead) {
-            if (round > 0)
-                sm90_mbarrier_wait_cluster(c.empty_at(stage), (round - 1) & 1);
-            sm90_mbarrier_expect_tx(c.full_at(stage), shape<BN>::stage_bytes);
-            load_b<BN>(p, c, t, step, stage);
+}
+
+/* A warp of loading, of which one thread loads: everything of every tile. Weights do not wait for the kernels before.
+ */
+template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN> &c, bool a) {
+    const bool loads = threadIdx.x % 32 == 0;
+    ring<BN> to;
+    if (a && loads)
+        sm90_grid_wait();
+    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+        if (loads) {
+            const tile t = tile_of<BN>(p, index);
+            if (a)
+                produce_a<BN>(p, c, t, to);
+            else
+                produce_b<BN>(p, c, t, to);
         }
-        load_a<BN>(p, c, t, o, step, stage);
+        __syncwarp();
+        if (MODE == MODE_TOGETHER && p.spread > 1) {
+            for (int i = 0; i < 2; i++) {
+                sm90_cluster_arrive_relaxed();
+                sm90_cluster_wait();
+            }
+            sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
+        }
     }
 }
 
 /* ---- the consumers */
 
-/* acc = the sum of steps begin .. end - 1, from zero. */
-template <typename T, int BN>
-SM90_INLINE void multiply(const work &p, const cta<BN> &c, float (&acc)[BN / 2], int begin, int end, int &iteration) {
+/* acc = the sum of steps begin .. end - 1, from zero: of HALVES times 64 pixels, from the tile's row `row0` on.
+ * issued(): called when everything has arrived and is being multiplied. */
+template <typename T, int BN, int HALVES, typename F>
+SM90_INLINE void multiply(const cta<BN> &c, float (&acc)[HALVES][BN / 2], int row0, int begin, int end, int &iteration,
+                          const F &issued) {
     constexpr int stages = shape<BN>::stages;
-    const int warp = warp_of(), lane = threadIdx.x % 32, group = warp / 4;
     int previous = -1;
     const auto release = [&](int stage) {
-        if (lane == 0) {
+        if (threadIdx.x % 32 == 0)
             sm90_mbarrier_arrive(c.empty_at(stage));
-            if (p.pair > 1)
-                sm90_mbarrier_arrive_cluster(sm90_mapa(c.empty_at(stage), c.rank ^ 1));
-        }
     };
-    sm90_hold(acc);
+#pragma unroll
+    for (int half = 0; half < HALVES; half++)
+        sm90_hold(acc[half]);
     for (int step = begin; step < end; step++, iteration++) {
         const int stage = iteration % stages;
         sm90_mbarrier_wait(c.full_at(stage), iteration / stages & 1);
-        const uint64_t a = sm90_descriptor(c.a_at(stage) + group * 64 * BK * 2), b = sm90_descriptor(c.b_at(stage));
+        const uint64_t a = sm90_descriptor(c.a_at(stage) + row0 * BK * 2), b = sm90_descriptor(c.b_at(stage));
         sm90_wgmma_fence();
 #pragma unroll
         for (int k = 0; k < BK / 16; k++)
-            sm90_wgmma<pair_of<T>::bf16>(acc, a + 2 * k, b + 2 * k, step > begin || k > 0);
+#pragma unroll
+            for (int half = 0; half < HALVES; half++)
+                sm90_wgmma<pair_of<T>::bf16>(acc[half], a + 2 * k + half * (64 * BK * 2 / 16), b + 2 * k,
+                                             step > begin || k > 0);
         sm90_wgmma_commit();
         sm90_wgmma_wait<1>();
         if (previous >= 0)
             release(previous);
         previous = stage;
     }
+    issued();
     sm90_wgmma_wait<0>();
-    sm90_hold(acc);
+#pragma unroll
+    for (int half = 0; half < HALVES; half++)
+        sm90_hold(acc[half]);
     release(previous);
 }
 
@@ -258,11 +317,17 @@ struct region {
     int thread, threads, barrier;
 };
 
-template <int BN> SM90_INLINE region region_of(const work &p, const cta<BN> &c) {
+/* `half`: of the tile, by this warpgroup. */
+SM90_INLINE region region_of_half(int half) {
     const int thread = threadIdx.x, group = warp_of() / 4;
+    return {half * 64, 64, group * 64, thread % 128, 128, BAR_GROUP + group};
+}
+
+/* What a warpgroup finishes of a tile that both compute. */
+template <int BN> SM90_INLINE region region_of(const work &p, const cta<BN> &c) {
     if (p.spread > 1)
-        return {c.chunk * (BM / p.spread), BM / p.spread, 0, thread, CONSUMERS, BAR_CONSUMERS};
-    return {group * 64, 64, group * 64, thread % 128, 128, BAR_GROUP + group};
+        return {c.chunk * (BM / p.spread), BM / p.spread, 0, (int)threadIdx.x, CONSUMERS, BAR_CONSUMERS};
+    return region_of_half(warp_of() / 4);
 }
 
 SM90_INLINE void copy_async(uint32_t dst, const void *src) {
@@ -280,6 +345,7 @@ SM90_INLINE size_t out_pixel(const work &p, int m, int phase) {
 /* Visits the region's groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
 template <int GROUPS, int PITCH, typename F>
 SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int channel0, const F &body) {
+#pragma unroll 4
     for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
         const int row = i / GROUPS, group = i - row * GROUPS;
         const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
@@ -299,11 +365,14 @@ SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const
 }
 
 /* Bias and residual of a tile, on their way while the products are summed. */
-template <typename T, int BN>
-SM90_INLINE void prefetch(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+template <int BN> SM90_INLINE void fetch_bias(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     float *bias = c.bias_ptr + (p.spread > 1 ? 0 : warp_of() / 4 * BN);
     for (int i = r.thread; i < BN; i += r.threads)
         bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[t.n0 + i] : 0.0f;
+}
+
+template <typename T, int BN>
+SM90_INLINE void prefetch_residual(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     if (!p.residual)
         return;
     const T *residual = (const T *)p.residual;
@@ -318,42 +387,52 @@ SM90_INLINE void prefetch(const work &p, const cta<BN> &c, const region &r, cons
     });
 }
 
-/* Two neighbouring groups of 8 columns of 16 rows: v[0 .. 3] of the first, v[4 .. 7] of the second, as sm90_wgmma lays
- * them out. Bias, activation or GEGLU, residual; to the staging rows from `row` on. */
-template <typename T, int BN>
-SM90_INLINE void finish(const work &p, const cta<BN> &c, int row, int bias_at, int column, float (&v)[8]) {
+/* UNITS times 16 columns, from `column` on, of 16 rows: v[8 unit .. 8 unit + 3] are 8 columns as sm90_wgmma lays them
+ * out, the next four the 8 columns after. Bias, activation or GEGLU, residual; to the staging rows from `row` on. Step
+ * by step over all of them, so that the latencies of shared memory overlap and nothing is decided per number. */
+template <typename T, int BN, int UNITS>
+SM90_INLINE void finish(const work &p, const cta<BN> &c, int row, int bias_at, int column, float *v) {
     using P = pair_of<T>;
     constexpr int pitch = BN * 2 + 16;
     const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4 * 2;
     uint8_t *at = c.staging_ptr + (row + g) * pitch + q * 2;
-    const float2 bias0 = *(const float2 *)(c.bias_ptr + bias_at + column + q);
-    const float2 bias1 = *(const float2 *)(c.bias_ptr + bias_at + column + 8 + q);
+    const float *bias = c.bias_ptr + bias_at + column + q;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        v[i] += i < 4 ? (i & 1 ? bias0.y : bias0.x) : (i & 1 ? bias1.y : bias1.x);
-    const auto put = [&](int offset, float x, float y) {
-        typename P::type *place = (typename P::type *)(at + offset);
-        if (p.residual) {
-            const float2 old = P::unpack(*place);
-            x += old.x;
-            y += old.y;
-        }
-        *place = P::pack(x, y);
-    };
+    for (int i = 0; i < 2 * UNITS; i++) {
+        const float2 b = *(const float2 *)(bias + 8 * i);
+        v[4 * i] += b.x, v[4 * i + 1] += b.y, v[4 * i + 2] += b.x, v[4 * i + 3] += b.y;
+    }
     if (p.geglu) {
 #pragma unroll
-        for (int i = 0; i < 4; i += 2)
-            put(column + i / 2 * 8 * pitch, v[i] * gelu_erf(v[4 + i]), v[i + 1] * gelu_erf(v[5 + i]));
-        return;
-    }
-    if (p.activation != ASDM_ACT_NONE) {
+        for (int i = 0; i < 4 * UNITS; i++)
+            v[i / 4 * 8 + i % 4] *= gelu_erf(v[i / 4 * 8 + 4 + i % 4]);
+    } else if (p.activation != ASDM_ACT_NONE) {
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < 8 * UNITS; i++)
             v[i] = activate(p.activation, v[i]);
     }
+    /* pair i: v[2 i] and v[2 i + 1], of rows g and g + 8 in turn; with geglu only those of the values */
+    const int width = p.geglu ? 1 : 2;
+    const auto place = [&](int i) {
+        return (typename P::type *)(at + width * column + i / 4 * (width * 16) + (i / 2 & 1) * 16 +
+                                    (i & 1) * 8 * pitch);
+    };
+    const auto for_pairs = [&](const auto &body) {
 #pragma unroll
-    for (int i = 0; i < 8; i += 2)
-        put(2 * column + i / 4 * 16 + (i / 2 & 1) * 8 * pitch, v[i], v[i + 1]);
+        for (int i = 0; i < 4 * UNITS; i++)
+            if (!(i & 2) || !p.geglu)
+                body(i);
+    };
+    if (p.residual) {
+        typename P::type old[4 * UNITS];
+        for_pairs([&](int i) { old[i] = *place(i); });
+        for_pairs([&](int i) {
+            const float2 r = P::unpack(old[i]);
+            v[2 * i] += r.x;
+            v[2 * i + 1] += r.y;
+        });
+    }
+    for_pairs([&](int i) { *place(i) = P::pack(v[2 * i], v[2 * i + 1]); });
 }
 
 /* Staging to y; the group's threads have all written. */
@@ -374,7 +453,7 @@ template <typename T, int BN> SM90_INLINE void store(const work &p, const cta<BN
 template <int BN> SM90_INLINE void push(const work &p, const cta<BN> &c, const float (&acc)[BN / 2]) {
     const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
     const uint32_t slot = ((c.chunk * warps + warp % warps) * (BN / 8)) * 512 + lane * 16;
-    const uint32_t to = sm90_mapa(c.ring + slot, c.pair_rank + p.pair * (warp / warps));
+    const uint32_t to = sm90_mapa(c.ring + slot, warp / warps);
 #pragma unroll
     for (int j = 0; j < BN / 8; j++)
         sm90_cluster_store(to + j * 512, make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]));
@@ -395,65 +474,109 @@ template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<B
             for (int i = 0; i < 8; i++)
                 v[i] = chunk == 0 ? w[i] : v[i] + w[i];
         }
-        finish<T, BN>(p, c, part * 16, 0, j * 16, v);
+        finish<T, BN, 1>(p, c, part * 16, 0, j * 16, v);
     }
 }
 
 template <typename T, int BN> SM90_INLINE void finish_all(const work &p, const cta<BN> &c, float (&acc)[BN / 2]) {
+    constexpr int units = BN % 80 == 0 ? 5 : BN % 64 == 0 ? 4 : 2; /* at a time: registers */
     const int warp = warp_of();
 #pragma unroll
-    for (int j = 0; j < BN / 16; j++) {
-        float v[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            v[i] = acc[8 * j + i];
-        finish<T, BN>(p, c, warp * 16, warp / 4 * BN, j * 16, v);
-    }
+    for (int j = 0; j < BN / 16; j += units)
+        finish<T, BN, units>(p, c, warp * 16, warp / 4 * BN, j * 16, acc + 8 * j);
 }
 
-template <typename T, int BN, bool WALK>
-SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iteration) {
-    const tile t = tile_of<BN>(p, index, c.pair_rank);
-    const region r = region_of<BN>(p, c);
-    float acc[BN / 2];
-    prefetch<T, BN>(p, c, r, t);
-    if (WALK) {
-        float sum[BN / 2];
-        for (int chunk = 0; chunk < p.chunks; chunk++) {
-            multiply<T, BN>(p, c, acc, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration);
-#pragma unroll
-            for (int i = 0; i < BN / 2; i++)
-                sum[i] = chunk == 0 ? acc[i] : sum[i] + acc[i];
-        }
-#pragma unroll
-        for (int i = 0; i < BN / 2; i++)
-            acc[i] = sum[i];
-    } else {
-        const int chunk = p.spread > 1 ? c.chunk : 0;
-        multiply<T, BN>(p, c, acc, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration);
-    }
+/* A warpgroup's 64 pixels, whose residual is on its way: to y. */
+template <typename T, int BN>
+SM90_INLINE void finish_half(const work &p, const cta<BN> &c, const region &r, const tile &t, float (&acc)[BN / 2]) {
     asm volatile("cp.async.wait_all;" ::: "memory");
-    if (!WALK && p.spread > 1) {
-        sm90_cluster_arrive(); /* every CTA's ring is free */
-        sm90_cluster_wait();
-        push<BN>(p, c, acc);
-        sm90_cluster_arrive(); /* every chunk has arrived */
-        sm90_cluster_wait();
-        gather<T, BN>(p, c);
-        sm90_fence_async();
-        sm90_bar_sync(BAR_REFILL, THREADS);
-    } else {
-        sm90_bar_sync(r.barrier, r.threads);
-        finish_all<T, BN>(p, c, acc);
-        sm90_bar_sync(r.barrier, r.threads);
-    }
+    sm90_bar_sync(r.barrier, r.threads);
+    finish_all<T, BN>(p, c, acc);
+    sm90_bar_sync(r.barrier, r.threads);
     store<T, BN>(p, c, r, t);
     sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
 }
 
+/* The sums of all chunks, exchanged within the cluster: this CTA's slice of the tile to y. */
+template <typename T, int BN>
+SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, const tile &t,
+                              const float (&acc)[BN / 2]) {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    sm90_cluster_arrive_relaxed(); /* every CTA's ring is free */
+    sm90_cluster_wait();
+    push<BN>(p, c, acc);
+    sm90_cluster_arrive(); /* every chunk has arrived */
+    sm90_cluster_wait();
+    gather<T, BN>(p, c);
+    sm90_fence_async();
+    sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
+    store<T, BN>(p, c, r, t);
+    sm90_bar_sync(r.barrier, r.threads);
+}
+
+/* A tile by both warpgroups. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iteration) {
+    const tile t = tile_of<BN>(p, index);
+    const region r = region_of<BN>(p, c);
+    const int row0 = warp_of() / 4 * 64;
+    float acc[1][BN / 2];
+    fetch_bias<BN>(p, c, r, t);
+    prefetch_residual<T, BN>(p, c, r, t);
+    if (MODE == MODE_WALK) {
+        float sum[BN / 2];
+        for (int chunk = 0; chunk < p.chunks; chunk++) {
+            multiply<T, BN, 1>(c, acc, row0, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration, [] {});
+#pragma unroll
+            for (int i = 0; i < BN / 2; i++)
+                sum[i] = chunk == 0 ? acc[0][i] : sum[i] + acc[0][i];
+        }
+        finish_half<T, BN>(p, c, r, t, sum);
+    } else {
+        multiply<T, BN, 1>(c, acc, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
+        if (p.spread > 1)
+            finish_slice<T, BN>(p, c, r, t, acc[0]);
+        else
+            finish_half<T, BN>(p, c, r, t, acc[0]);
+    }
+}
+
+/* Every second tile, by this warpgroup. It waits for its turn: a stage's barrier tells only one round from the next, so
+ * nobody may look at it a round early. */
+template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, const cta<BN> &c) {
+    const int group = warp_of() / 4;
+    int iteration = group * p.steps;
+    for (int index = c.cluster + group * c.clusters; index < p.tiles; index += 2 * c.clusters) {
+        const tile t = tile_of<BN>(p, index);
+        float acc[2][BN / 2];
+        fetch_bias<BN>(p, c, region_of_half(0), t);
+        prefetch_residual<T, BN>(p, c, region_of_half(0), t);
+        if (index != c.cluster)
+            sm90_bar_sync(BAR_TURN + group, CONSUMERS);
+        multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
+            if (index + c.clusters < p.tiles)
+                sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
+        });
+        finish_half<T, BN>(p, c, region_of_half(0), t, acc[0]);
+        prefetch_residual<T, BN>(p, c, region_of_half(1), t);
+        finish_half<T, BN>(p, c, region_of_half(1), t, acc[1]);
+        iteration += p.steps; /* the other's */
+    }
+}
+
 /* ---- both */
 
-template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
+/* The threads that have no work: the barriers of the cluster count them. */
+template <int BN> SM90_INLINE void idle(const work &p, const cta<BN> &c) {
+    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+        for (int i = 0; i < 2; i++) {
+            sm90_cluster_arrive_relaxed();
+            sm90_cluster_wait();
+        }
+    }
+}
+
+template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
     constexpr int stages = shape<BN>::stages;
     cta<BN> c;
     const uint32_t base = sm90_smem(raw), aligned = (base + 1023) & ~1023u;
@@ -464,24 +587,21 @@ template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
     c.empty = c.full + 8 * stages;
     c.staging_ptr = raw + (c.staging - base);
     c.bias_ptr = (float *)(raw + (c.bias - base));
-    const int size = p.pair * p.spread;
-    c.rank = blockIdx.x % size;
-    c.pair_rank = c.rank % p.pair;
-    c.chunk = c.rank / p.pair;
-    c.cluster = blockIdx.x / size;
-    c.clusters = gridDim.x / size;
+    c.chunk = blockIdx.x % p.spread;
+    c.cluster = blockIdx.x / p.spread;
+    c.clusters = gridDim.x / p.spread;
     if (threadIdx.x == CONSUMERS) {
         for (int i = 0; i < stages; i++) {
-            sm90_mbarrier_init(c.full_at(i), 1);
-            sm90_mbarrier_init(c.empty_at(i), 8 * p.pair);
+            sm90_mbarrier_init(c.full_at(i), 2); /* A and B */
+            sm90_mbarrier_init(c.empty_at(i), CONSUMERS / 32 / (MODE == MODE_ALTERNATE ? 2 : 1));
         }
         sm90_fence_mbarrier_init();
         sm90_prefetch_map(&p.a[0]);
         sm90_prefetch_map(&p.b);
     }
     __syncthreads();
-    if (size > 1) {
-        sm90_cluster_arrive();
+    if (p.spread > 1) { /* the barriers were fenced for the cluster */
+        sm90_cluster_arrive_relaxed();
         sm90_cluster_wait();
     }
     return c;
@@ -489,35 +609,31 @@ template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
 
 #endif /* SM90_CODE */
 
-template <typename T, int BN, bool WALK>
+template <typename T, int BN, int MODE>
 __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
 #if SM90_CODE
     extern __shared__ uint8_t raw[];
-    const cta<BN> c = cta_begin<BN>(p, raw);
-    int iteration = 0;
+    const cta<BN> c = cta_begin<BN, MODE>(p, raw);
     sm90_grid_launch_dependents();
-    if (warp_of() >= CONSUMERS / 32) {
+    const int loader = warp_of() - CONSUMERS / 32;
+    if (loader >= 0) {
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
-        for (int index = c.cluster; index < p.tiles; index += c.clusters) {
-            if (threadIdx.x == CONSUMERS)
-                produce<BN>(p, c, index, iteration, index == c.cluster);
-            __syncwarp();
-            if (!WALK && p.spread > 1) {
-                for (int i = 0; i < 2; i++) {
-                    sm90_cluster_arrive();
-                    sm90_cluster_wait();
-                }
-                sm90_bar_sync(BAR_REFILL, THREADS);
-            }
-        }
+        if (loader < LOADERS)
+            produce<BN, MODE>(p, c, loader == 0);
+        else if (MODE == MODE_TOGETHER && p.spread > 1)
+            idle(p, c);
     } else {
+        int iteration = 0;
         sm90_setmaxnreg_inc<CONSUMER_REGISTERS>();
         sm90_grid_wait();
-        for (int index = c.cluster; index < p.tiles; index += c.clusters)
-            consume<T, BN, WALK>(p, c, index, iteration);
+        if (MODE == MODE_ALTERNATE)
+            consume_alternate<T, BN>(p, c);
+        else
+            for (int index = c.cluster; index < p.tiles; index += c.clusters)
+                consume<T, BN, MODE>(p, c, index, iteration);
     }
-    if (p.pair * p.spread > 1) { /* nobody leaves while others still write here */
-        sm90_cluster_arrive();
+    if (p.spread > 1) { /* nobody leaves while others still write here */
+        sm90_cluster_arrive_relaxed();
         sm90_cluster_wait();
     }
 #else
@@ -527,7 +643,7 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
 
 /* ---- the choice of tiles */
 
-enum { SMS = 132, SPREAD_STEPS = 5 /* fewest steps of a chunk */, CANDIDATES = 24 };
+enum { SPREAD_STEPS = 5 /* fewest steps of a chunk */, CANDIDATES = 12 };
 
 typedef struct cuda_product_choice choice;
 
@@ -535,6 +651,17 @@ struct extent {
     int pixels; /* of one row and phase */
     int phases, weight_rows, steps;
 };
+
+int device_sms() {
+    static const int sms = [] {
+        int device = 0, count = 0;
+        return cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
+                   ? count
+                   : 1;
+    }();
+    return sms;
+}
 
 extent extent_of(const struct cuda_product *p) {
     extent e;
@@ -550,40 +677,39 @@ int ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 
-/* Chunks of K: so many that two rows (a picture under guidance) fill the machine. Never a function of the rows. */
-int chunks_of(const extent &e) {
-    const int tiles = ceil_div(2 * e.pixels, BM) * ceil_div(e.weight_rows, 160) * e.phases;
-    int chunks = 1;
-    while (chunks < CHUNKS_MAX && tiles * chunks * 2 <= SMS && e.steps >= 2 * chunks * SPREAD_STEPS)
-        chunks *= 2;
-    return chunks;
+/* Clusters of `size` CTAs that fill the machine: CTAs of a cluster share a GPC, of which some SMs are left over. */
+int clusters_of(int size) {
+    const int sms = device_sms();
+    return size == 1 ? sms : size == 2 ? sms / 2 : sms * 10 / (size == 4 ? 51 : 132);
 }
 
-/* An estimate in cycles: waves of (steps, each bound by the tensor cores or by the L2 cache, and the ends of a tile).
- */
-int cost_of(const extent &e, int rows, const choice &c) {
-    const int m_tiles = ceil_div(ceil_div(rows * e.pixels, BM), c.pair) * c.pair;
-    const int tiles = m_tiles * ceil_div(e.weight_rows, c.width) * e.phases * c.spread;
-    const int steps = ceil_div(e.steps, c.spread);
-    const int tensor = 4 * c.width + 60, load = (A_BYTES + c.width * 128 / c.pair) / 36;
-    const int ends = (c.spread > 1 ? 2500 + c.width * 12 : 600 + c.width * 3);
-    return ceil_div(tiles, SMS) * (steps * (tensor > load ? tensor : load) + ends) + 1500;
+/* An estimate in nanoseconds: waves of steps, each bound by the tensor cores or by a latency, and the ends of a tile.
+ * The numbers are a fit to the times of all candidates for the layers of Stable Diffusion 1.5 on an H100. */
+long long cost_of(const extent &e, int rows, const choice &c) {
+    const long long tiles = (long long)ceil_div(rows * e.pixels, BM) * ceil_div(e.weight_rows, c.width) * e.phases;
+    const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps, c.spread);
+    const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
+    const long long waves = (tiles + clusters - 1) / clusters;
+    if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
+        const int ends = 782 + c.width * 42;
+        return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
+    }
+    return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
 }
 
-/* Whether the kernels can do it: registers for two accumulators, clusters of at most 8 CTAs. */
-bool possible(const extent &e, int rows, const choice &c) {
+/* Whether the kernels can do it: registers for the sums. */
+bool possible(const extent &e, const choice &c) {
     const bool walks = c.chunks > 1 && c.spread == 1;
-    return !(c.width == 256 && walks) && c.spread * c.pair <= 8 && (c.pair == 1 || rows * e.pixels > BM) &&
-           c.chunks <= e.steps;
+    return !(c.width == 256 && (walks || c.alternate)) && c.chunks <= e.steps;
 }
 
-int candidates(const extent &e, int rows, int chunks, choice *ret, int capacity) {
+int candidates(const extent &e, int chunks, choice *ret, int capacity) {
     static const int widths[] = {160, 256, 128, 80, 64, 32};
     int count = 0;
     for (int width : widths) {
-        for (int i = 0; i < 4; i++) {
-            const choice c = {width, chunks, i & 1 ? chunks : 1, i & 2 ? 2 : 1};
-            if (((i & 1) && chunks == 1) || !possible(e, rows, c))
+        for (int i = 0; i < 2; i++) {
+            const choice c = {width, chunks, i && chunks > 1 ? chunks : 1, i && chunks == 1};
+            if (!possible(e, c))
                 continue;
             if (count < capacity)
                 ret[count] = c;
@@ -593,15 +719,34 @@ int candidates(const extent &e, int rows, int chunks, choice *ret, int capacity)
     return count;
 }
 
-choice choose(const struct cuda_product *p) {
-    const extent e = extent_of(p);
+choice cheapest(const extent &e, int rows, int chunks) {
     choice all[CANDIDATES];
-    const int count = candidates(e, p->rows, chunks_of(e), all, CANDIDATES);
+    const int count = candidates(e, chunks, all, CANDIDATES);
     int best = 0;
     for (int i = 1; i < count; i++)
-        if (cost_of(e, p->rows, all[i]) < cost_of(e, p->rows, all[best]))
+        if (cost_of(e, rows, all[i]) < cost_of(e, rows, all[best]))
             best = i;
     return all[best];
+}
+
+/* Chunks of K: what is best for two rows (a picture under guidance), whatever the rows, as bits depend on it; a percent
+ * more for each chunk, as many rows have no use for them. */
+int chunks_of(const extent &e) {
+    int best = 1;
+    long long least = 0;
+    for (int chunks = 1; chunks <= CHUNKS_MAX && e.steps >= chunks * SPREAD_STEPS; chunks *= 2) {
+        const long long cost = cost_of(e, 2, cheapest(e, 2, chunks)) * (100 + chunks);
+        if (chunks == 1 || cost < least) {
+            least = cost;
+            best = chunks;
+        }
+    }
+    return best;
+}
+
+choice choose(const struct cuda_product *p) {
+    const extent e = extent_of(p);
+    return cheapest(e, p->rows, chunks_of(e));
 }
 
 /* ---- the launch */
@@ -613,7 +758,7 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
     const uint16_t *weight = (const uint16_t *)p->weight + (p->upsample ? n * 9 * channels : 0);
     const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : 1u};
     const uint64_t b_strides[3] = {2 * channels, 2 * channels * taps, 2 * channels * taps * n};
-    const uint32_t b_box[4] = {BK, 1, (uint32_t)(c.width / c.pair), 1};
+    const uint32_t b_box[4] = {BK, 1, (uint32_t)c.width, 1};
     if (!sm90_encode_tiled(&w->b, bf16, 4, weight, b_dims, b_strides, b_box, CU_TENSOR_MAP_SWIZZLE_128B))
         return false;
     if (w->im2col)
@@ -628,13 +773,13 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
     return true;
 }
 
-template <typename T, int BN, bool WALK> cudaError_t launch(const work &w, cudaStream_t stream) {
-    const auto kernel = product_kernel<T, BN, WALK>;
+template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaStream_t stream) {
+    const auto kernel = product_kernel<T, BN, MODE>;
     static const cudaError_t prepared =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
     if (prepared != cudaSuccess)
         return prepared;
-    const int size = w.pair * w.spread, room = SMS / size;
+    const int size = w.spread, room = device_sms() / size;
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;
@@ -651,21 +796,26 @@ template <typename T, int BN, bool WALK> cudaError_t launch(const work &w, cudaS
     return cudaLaunchKernelEx(&config, kernel, w);
 }
 
-template <typename T> cudaError_t launch_choice(const work &w, int bn, cudaStream_t stream) {
-    const bool walk = w.chunks > 1 && w.spread == 1;
-    switch (bn) {
-    case 256:
-        return launch<T, 256, false>(w, stream);
+template <typename T, int BN> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
+    if (w.chunks > 1 && w.spread == 1)
+        return launch<T, BN, MODE_WALK>(w, stream);
+    return alternate ? launch<T, BN, MODE_ALTERNATE>(w, stream) : launch<T, BN, MODE_TOGETHER>(w, stream);
+}
+
+template <typename T> cudaError_t launch_choice(const work &w, const choice &c, cudaStream_t stream) {
+    switch (c.width) {
+    case 256: /* registers for one accumulator of half a tile */
+        return launch<T, 256, MODE_TOGETHER>(w, stream);
     case 160:
-        return walk ? launch<T, 160, true>(w, stream) : launch<T, 160, false>(w, stream);
+        return launch_mode<T, 160>(w, c.alternate, stream);
     case 128:
-        return walk ? launch<T, 128, true>(w, stream) : launch<T, 128, false>(w, stream);
+        return launch_mode<T, 128>(w, c.alternate, stream);
     case 80:
-        return walk ? launch<T, 80, true>(w, stream) : launch<T, 80, false>(w, stream);
+        return launch_mode<T, 80>(w, c.alternate, stream);
     case 64:
-        return walk ? launch<T, 64, true>(w, stream) : launch<T, 64, false>(w, stream);
+        return launch_mode<T, 64>(w, c.alternate, stream);
     default:
-        return walk ? launch<T, 32, true>(w, stream) : launch<T, 32, false>(w, stream);
+        return launch_mode<T, 32>(w, c.alternate, stream);
     }
 }
 
@@ -684,12 +834,11 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.m = p->rows * w.height * w.width;
     w.weight_rows = e.weight_rows;
     w.out_channels = p->out_channels;
-    w.pair = c.pair;
     w.chunks = c.chunks;
     w.spread = c.spread;
     w.n_tiles = ceil_div(e.weight_rows, c.width);
-    w.m_groups = ceil_div(ceil_div(w.m, BM), c.pair);
-    w.tiles = w.n_tiles * w.m_groups * e.phases;
+    w.m_tiles = ceil_div(w.m, BM);
+    w.tiles = w.n_tiles * w.m_tiles * e.phases;
     w.steps = e.steps;
     w.steps_first = ceil_div(p->channels[0], BK);
     w.taps_across = p->upsample ? 2 : p->kernel;
@@ -697,8 +846,7 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.stride = p->stride;
     if (!encode_maps(p, c, &w))
         return cudaErrorInvalidValue;
-    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c.width, stream)
-                                 : launch_choice<__half>(w, c.width, stream);
+    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);
 }
 
 /* Whether the current device is of compute capability 9.0. */
@@ -755,7 +903,7 @@ struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p
 int cuda_product_sm90_candidates(const struct cuda_product *p, int chunks, struct cuda_product_choice *ret,
                                  int capacity) {
     const extent e = extent_of(p);
-    return candidates(e, p->rows, chunks ? chunks : chunks_of(e), ret, capacity);
+    return candidates(e, chunks ? chunks : chunks_of(e), ret, capacity);
 }
 
 cudaError_t cuda_product_sm90_with(const struct cuda_product *p, const struct cuda_product_choice *choice,

@@ -9,10 +9,10 @@ extern "C" {
 #endif
 
 struct cuda_product_choice {
-    int width;  /* outputs of a tile (of 128 pixels) */
-    int chunks; /* of K; the order of the sum follows from it: a function of the operation without `rows` */
-    int spread; /* CTAs that share a tile's chunks: 1 or chunks */
-    int pair;   /* 2: two CTAs share a tile of weights */
+    int width;     /* outputs of a tile (of 128 pixels) */
+    int chunks;    /* of K; the order of the sum follows from it: a function of the operation without `rows` */
+    int spread;    /* CTAs that share a tile's chunks: 1 or chunks */
+    int alternate; /* warpgroups take whole tiles in turn; with one chunk */
 };
 
 struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p);

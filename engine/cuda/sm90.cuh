@@ -44,11 +44,6 @@ SM90_INLINE void sm90_mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-/* `barrier` is an address in the cluster's shared window (sm90_mapa). */
-SM90_INLINE void sm90_mbarrier_arrive_cluster(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 SM90_INLINE void sm90_mbarrier_expect_tx(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -56,17 +51,6 @@ SM90_INLINE void sm90_mbarrier_expect_tx(uint32_t barrier, uint32_t bytes) {
 SM90_INLINE bool sm90_mbarrier_try_wait(uint32_t barrier, uint32_t parity) {
     uint32_t done;
     asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
-                 : "=r"(done)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-    return done != 0;
-}
-
-/* The same, with what other CTAs of the cluster wrote before they arrived made visible. */
-SM90_INLINE bool sm90_mbarrier_try_wait_cluster(uint32_t barrier, uint32_t parity) {
-    uint32_t done;
-    asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-                 " selp.u32 %0, 1, 0, p;\n}"
                  : "=r"(done)
                  : "r"(barrier), "r"(parity)
                  : "memory");
@@ -81,17 +65,6 @@ SM90_INLINE void sm90_mbarrier_wait(uint32_t barrier, uint32_t parity) {
             __trap();
 #else
     while (!sm90_mbarrier_try_wait(barrier, parity)) {
-    }
-#endif
-}
-
-SM90_INLINE void sm90_mbarrier_wait_cluster(uint32_t barrier, uint32_t parity) {
-#if SM90_SPIN_LIMIT
-    for (uint32_t spin = 0; !sm90_mbarrier_try_wait_cluster(barrier, parity); spin++)
-        if (spin > SM90_SPIN_LIMIT)
-            __trap();
-#else
-    while (!sm90_mbarrier_try_wait_cluster(barrier, parity)) {
     }
 #endif
 }
@@ -136,15 +109,6 @@ SM90_INLINE void sm90_load_5d(uint32_t dst, const CUtensorMap *map, uint32_t bar
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
                  "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(dst),
                  "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "l"(policy)
-                 : "memory");
-}
-
-/* To the same address in every CTA of `mask`, counted on the barrier at the same address there. */
-SM90_INLINE void sm90_load_4d_multicast(uint32_t dst, const CUtensorMap *map, uint32_t barrier, int x0, int x1, int x2,
-                                        int x3, uint16_t mask, uint64_t policy = SM90_EVICT_NORMAL) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7, %8;" ::"r"(dst),
-                 "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "h"(mask), "l"(policy)
                  : "memory");
 }
 
@@ -274,6 +238,11 @@ SM90_INLINE uint32_t sm90_cluster_rank() {
 
 SM90_INLINE void sm90_cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+
+/* Orders no memory: for CTAs that only tell how far they are. */
+SM90_INLINE void sm90_cluster_arrive_relaxed() {
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 }
 
 SM90_INLINE void sm90_cluster_wait() {

@@ -161,8 +161,9 @@ buffers prepare(const test &t) {
         map[i] = (i * 5 + 3) % kv_rows;
     TRY(cudaMemcpy(b.map, map.data(), t.rows * 4, cudaMemcpyHostToDevice));
     char *first = b.value + t.offset * size;
-    b.a = {t.dtype, t.rows, t.heads, t.head_dim, t.tokens, t.keys, t.causal, first, nullptr, nullptr,
-           stride,  stride, stride,  t.mapped ? b.map : nullptr, b.y};
+    b.a = {t.dtype, t.rows,  t.heads, t.head_dim, t.tokens, t.keys, t.causal,
+           first,   nullptr, nullptr, stride,     stride,   stride, t.mapped ? b.map : nullptr,
+           b.y};
     if (t.fused) {
         b.a.k = first + width * size;
         b.a.v = first + 2 * width * size;
@@ -232,8 +233,11 @@ bool check_one(const char *name, launcher launch, const test &t, buffers &b, dou
     const double bound = t.dtype == CUDA_F32 ? 2e-6 * (t.fill == LARGE ? 20 : 1) : t.dtype == CUDA_F16 ? 1.2e-3 : 8e-3;
     const bool good = error < bound && clean && same;
     printf("%-4s %s %-4s rows %2d heads %2d d %3d tokens %4d keys %4d%s%s%s +%d %-8s error %.2e%s%s\n",
-           good ? "ok" : "BAD", name, t.dtype == CUDA_F16 ? "f16" : t.dtype == CUDA_BF16 ? "bf16" : "f32", t.rows,
-           t.heads, t.head_dim, t.tokens, t.keys, t.causal ? " causal" : "", t.mapped ? " mapped" : "",
+           good ? "ok" : "BAD", name,
+           t.dtype == CUDA_F16    ? "f16"
+           : t.dtype == CUDA_BF16 ? "bf16"
+                                  : "f32",
+           t.rows, t.heads, t.head_dim, t.tokens, t.keys, t.causal ? " causal" : "", t.mapped ? " mapped" : "",
            t.fused ? " fused" : "", t.offset, fill_names[t.fill], error, clean ? "" : " WROTE PAST THE END",
            same ? "" : " ROWS DIFFER");
     fflush(stdout);

@@ -253,8 +253,8 @@ static int failures;
 
 static void fail(const op &o, const char *what, const struct cuda_product_choice &c) {
     if (failures++ < 40)
-        printf("FAIL %-28s %s: width %d chunks %d spread %d pair %d\n", o.name, what, c.width, c.chunks, c.spread,
-               c.pair);
+        printf("FAIL %-28s %s: width %d chunks %d spread %d alternate %d\n", o.name, what, c.width, c.chunks, c.spread,
+               c.alternate);
 }
 
 static double error_of(data &d, size_t *nan) {
@@ -367,7 +367,7 @@ static void time_case(const op &o, int rows, bool tune) {
     struct cuda_product_choice c = cuda_product_sm90_choice(&d.p);
     const double us = time_of(d, nullptr, room, launches);
     printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
-           c.spread, c.pair);
+           c.spread, c.alternate);
     for (int chunks = 1; tune && chunks <= 8; chunks *= 2) {
         struct cuda_product_choice all[32], best = {};
         double best_us = 1e8;
@@ -380,7 +380,7 @@ static void time_case(const op &o, int rows, bool tune) {
             }
         }
         if (best_us < 1e8)
-            printf(" | %d/%d/%d/%d %.2f", best.width, best.chunks, best.spread, best.pair, best_us);
+            printf(" | %d/%d/%d/%d %.2f", best.width, best.chunks, best.spread, best.alternate, best_us);
     }
     printf("\n");
     fflush(stdout);

@@ -75,6 +75,10 @@ class Load:
 
     def stop(self):
         self.stopping.set()
+        return self.join()
+
+    def join(self):
+        """Waits for clients that end by themselves, as those do whose `choose` raises StopIteration."""
         for thread in self.threads:
             thread.join(self.timeout)
         return self.results

@@ -26,7 +26,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("asdm")
     group.addoption("--build-dir", type=Path, default=ROOT / "build", help="meson build directory that holds asdm")
     group.addoption("--zoo", type=Path, help="directory of the generated checkpoints (default: BUILD_DIR/zoo)")
-    group.addoption("--devices", default="cpu,ref", help="back ends to test, of those in the build (default: cpu,ref)")
+    group.addoption("--devices", default="cpu,ref", help="back ends to test, of those in the build (default: cpu,ref); tests of the daemon take the first")
     group.addoption("--quick", action="store_true", help="fewer cases: no slow ones, one per sampler and architecture")
     group.addoption("--require-diffusers", action="store_true", help="fail where torch or diffusers is missing")
 
@@ -144,8 +144,16 @@ def bf16():
         pytest.skip("this processor has neither avx512_bf16 nor amx_bf16")
 
 
-@pytest.fixture(params=["cpu", "ref"], scope="session")
+@pytest.fixture(params=["cpu", "ref", "cuda"], scope="session")
 def device(request):
+    if request.param not in request.config.getoption("--devices").split(","):
+        pytest.skip(f"--devices leaves {request.param} out")
+    return request.param
+
+
+@pytest.fixture(params=["cpu", "cuda"], scope="session")
+def fast_device(request):
+    """Those that draw whole pictures in seconds."""
     if request.param not in request.config.getoption("--devices").split(","):
         pytest.skip(f"--devices leaves {request.param} out")
     return request.param

@@ -51,7 +51,6 @@ static inline size_t cuda_product_depth(const struct cuda_product *p) {
 
 /* ---- product_sm90.cu: wgmma with TMA (sm_90a; fp16 and bf16) */
 bool cuda_product_sm90_fits(const struct cuda_product *p);
-size_t cuda_product_sm90_scratch(const struct cuda_product *p);
 cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream);
 /* For an upsampling convolution the four 2x2 kernels that replace the 3x3 one follow it in memory, each
  * [out rows][2 * 2][channels], by (row phase, column phase): the packed weight of 25/9 the bytes. */

@@ -214,8 +214,7 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
         return status;
     }
     kernel.name = name_of(product);
-    kernel.scratch_bytes =
-        product->wide_bytes + (product->sm90 ? cuda_product_sm90_scratch(p) : cuda_product_scratch(p));
+    kernel.scratch_bytes = product->wide_bytes + (product->sm90 ? 0 : cuda_product_scratch(p));
     kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

@@ -650,6 +650,7 @@ typedef struct cuda_product_choice choice;
 struct extent {
     int pixels; /* of one row and phase */
     int phases, weight_rows, steps;
+    bool residual;
 };
 
 int device_sms() {
@@ -668,6 +669,7 @@ extent extent_of(const struct cuda_product *p) {
     e.phases = p->upsample ? 4 : 1;
     e.pixels = p->out_height * p->out_width / e.phases;
     e.weight_rows = (int)cuda_product_rows(p);
+    e.residual = p->residual != nullptr;
     const int taps = p->upsample ? 4 : p->kernel * p->kernel;
     e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
     return e;
@@ -691,7 +693,7 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
     if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 782 + c.width * 42;
+        const int ends = 782 + c.width * (e.residual ? 67 : 42); /* half of a residual is fetched late */
         return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
     }
     return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
@@ -885,11 +887,6 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
     const long long pixels = (long long)p->rows * p->out_height * p->out_width;
     return p->kernel <= 16 && p->stride >= 1 && p->stride <= 8 && p->pad_before <= 64 && p->pad_after <= 64 &&
            pixels < (1ll << 31) - 2 * BM;
-}
-
-size_t cuda_product_sm90_scratch(const struct cuda_product *p) {
-    (void)p;
-    return 0;
 }
 
 cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream) {

@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+import sd15_checkpoint  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / "deploy" / "models" / "scenes-256"
 
@@ -38,12 +40,6 @@ code = subprocess.run(sys.argv[1:]).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(code)
 """
-
-UNET = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=[320, 640, 1280, 1280])
-VAE = dict(sample_size=512, block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=4,
-           scaling_factor=0.18215)
-TEXT = dict(hidden_size=768, heads=12, layers=12, act="quick_gelu")
-
 
 def times_s(call, runs):
     """Seconds of each of `runs` calls after one that is not counted."""
@@ -69,25 +65,7 @@ class Bench:
     # --- the checkpoint of full size
 
     def checkpoint(self):
-        """A directory of the SD 1.5 shape, random fp16 weights, the demo tokenizer."""
-        directory = self.options.cache / "sd15-random"
-        if (directory / "complete").exists():
-            return directory
-        import transformers
-        import zoo_models as models
-
-        print("writing a checkpoint of 2 GB ...", file=sys.stderr)
-        models.save_tokenizer(DEMO / "tokenizer", directory / "tokenizer")
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(directory / "tokenizer")
-        weights = "diffusion_pytorch_model.safetensors"
-        models.save_component(models.build_text(TEXT, tokenizer, 3, "F16"), directory / "text_encoder", "model.safetensors",
-                              "F16")
-        models.save_component(models.build_vae(VAE, 2, "F16"), directory / "vae", weights, "F16")
-        models.save_component(models.build_unet(UNET, 1, "F16"), directory / "unet", weights, "F16")
-        models.write_json(directory / "scheduler" / "scheduler_config.json", models.SD15_SCHEDULER)
-        models.save_index(directory, "PNDMScheduler")
-        (directory / "complete").touch()
-        return directory
+        return sd15_checkpoint.make(self.options.cache)
 
     def weight_bytes(self):
         return sum(path.stat().st_size for path in self.checkpoint().rglob("*.safetensors"))

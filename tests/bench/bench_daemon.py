@@ -48,10 +48,10 @@ class Bench:
     def __init__(self, options, folder):
         self.options, self.folder, self.started = options, folder, 0
 
-    def daemon(self, **config):
+    def daemon(self, model=None, **config):
         self.started += 1
         path = self.folder / f"asdmd-{self.started}.json"
-        path.write_text(json.dumps(make_config(MODEL, **config)))
+        path.write_text(json.dumps(make_config(model or MODEL, self.options.device, **config)))
         daemon = Daemon([self.options.build_dir / "asdmd", "--config", path], self.folder / f"log-{self.started}")
         return daemon.wait_listening().wait_ready()
 
@@ -61,22 +61,24 @@ class Bench:
     # --- pictures per second, 64 clients in a closed loop, beside the bare engine
 
     def bare(self):
-        done = subprocess.run([self.options.build_dir / "asdm", "bench", "pipeline", "--model", MODEL, "--rows", "8",
-                               "--width", "256", "--height", "256", "--steps", "20", "--runs", "3", "--json"],
+        done = subprocess.run([self.options.build_dir / "asdm", "bench", "pipeline", "--model", self.options.model, "--rows", "8",
+                               "--device", self.options.device, "--width", self.options.size, "--height", self.options.size,
+                               "--steps", "20", "--runs", "3", "--json"],
                               capture_output=True, text=True, check=True)
         return 8 / (json.loads(done.stdout)["median_ms"] / 1e3)
 
     def served(self, seconds):
-        daemon = self.daemon()
+        daemon = self.daemon(self.options.model)
         seeds = iter(range(10**9))
         lock = threading.Lock()
 
         def choose():
             with lock:
-                return 0, {**PICTURE, "sampler": "pndm", "seed": next(seeds)}
+                size = int(self.options.size)
+                return 0, {**PICTURE, "sampler": "pndm", "width": size, "height": size, "seed": next(seeds)}
 
         load = Load(daemon.port, 64, choose, 600).start()
-        time.sleep(30)  # the first batches fill up
+        time.sleep(self.options.seconds / 3)  # the first batches fill up
         begun = time.monotonic()
         time.sleep(seconds)
         ended = time.monotonic()
@@ -252,6 +254,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build-dir", type=Path, default=ROOT / "build")
     parser.add_argument("--only", default="throughput,latency,overload,kills,soak")
+    parser.add_argument("--model", type=Path, default=MODEL, help="of throughput")
+    parser.add_argument("--size", default="256", help="of the pictures of throughput")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=90, help="of the timed part of throughput")
     parser.add_argument("--overload-seconds", type=float, default=300)
     parser.add_argument("--requests", type=int, default=520, help="of latency")

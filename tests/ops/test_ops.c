@@ -1,5 +1,5 @@
 /* Every operation and fused form of a back end against `ref`, on random and adversarial shapes and numbers.
- * test_ops [DEVICE]: cpu by default.
+ * test_ops [DEVICE [TRIALS]]: cpu by default, 24 of each.
  *
  * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify
  * by a small factor. In 16-bit types inputs and weights are the same numbers for both, so what differs is the rounding
@@ -17,9 +17,10 @@
 
 #include "ops/recipes.h"
 
-enum { TRIALS = 24, SKIPPED = 77 /* as meson has it */ };
+enum { SKIPPED = 77 /* as meson has it */ };
 
 static const char *device = "cpu";
+static uint64_t trials = 24;
 
 static double bound_of(const struct trial *trial, int length, enum asdm_model_dtype dtype) {
     double fp32 = 0x1p-24 * (16 + 4 * sqrt(length));
@@ -62,7 +63,7 @@ static void test_recipe(const struct recipe *recipe, enum asdm_model_dtype dtype
     if (class->create(number, 0, dtype, &backend, NULL) != ASDM_OK)
         skip(); /* this device has no such type */
     class->destroy(backend);
-    for (uint64_t seed = 1; seed <= TRIALS; seed++)
+    for (uint64_t seed = 1; seed <= trials; seed++)
         compare(recipe, seed, dtype);
 }
 
@@ -85,6 +86,7 @@ int main(int argc, char **argv) {
     const struct asdm_backend_class *class;
     int number;
     device = argc > 1 ? argv[1] : device;
+    trials = argc > 2 ? strtoull(argv[2], NULL, 10) : trials;
     if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
         return SKIPPED;
     for (int i = 0; i < recipe_count; i++)

@@ -16,11 +16,16 @@ def asdmd_path(build_dir):
 
 
 @pytest.fixture(scope="session")
-def daemon(asdmd_path, models_dir, tmp_path_factory):
+def first_device(request):
+    return request.config.getoption("--devices").split(",")[0]
+
+
+@pytest.fixture(scope="session")
+def daemon(asdmd_path, models_dir, tmp_path_factory, first_device):
     """The asdmd that most tests share, with the demo model."""
     folder = tmp_path_factory.mktemp("daemon")
     config = folder / "asdmd.json"
-    config.write_text(json.dumps(make_config(models_dir)))
+    config.write_text(json.dumps(make_config(models_dir, first_device)))
     daemon = Daemon([asdmd_path, "--config", config], folder / "log")
     try:
         yield daemon.wait_listening().wait_ready()
@@ -31,7 +36,7 @@ def daemon(asdmd_path, models_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def start_daemon(asdmd_path, models_dir, tmp_path):
+def start_daemon(asdmd_path, models_dir, tmp_path, first_device):
     """start_daemon(*arguments, env={}, prefix=[], headers={}, context=None,
     wait="ready"|"listening"|None, **config) -> Daemon of its own, with keys
     of the configuration as in config/README.md: start_daemon(queue={"pictures_max": 2}). What a test has not stopped
@@ -41,7 +46,7 @@ def start_daemon(asdmd_path, models_dir, tmp_path):
     def start(*arguments, env=None, prefix=(), headers=None, context=None, wait="ready", options=None, **config):
         number = len(started)
         path = tmp_path / f"asdmd-{number}.json"
-        path.write_text(json.dumps(make_config(models_dir, **config)))
+        path.write_text(json.dumps(make_config(models_dir, first_device, **config)))
         daemon = Daemon([*prefix, asdmd_path, "--config", path, *arguments], tmp_path / f"log-{number}", env,
                         **(options or {}))
         daemon.headers, daemon.context = headers or {}, context

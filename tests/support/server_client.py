@@ -163,9 +163,10 @@ def in_thread(function, *arguments, **keywords):
     return wait
 
 
-def make_config(models_dir, **config):
+def make_config(models_dir, device="cpu", **config):
     """The tests' own defaults, `config` over them; groups are merged."""
-    whole = {"listen": "127.0.0.1:0", "models": [{"name": MODEL, "path": str(models_dir)}], "worker": {"threads": 2}}
+    whole = {"listen": "127.0.0.1:0", "models": [{"name": MODEL, "path": str(models_dir)}],
+             "worker": {"threads": 2, "device": device}}
     for key, value in config.items():
         whole[key] = {**whole.get(key, {}), **value} if isinstance(value, dict) else value
     return whole

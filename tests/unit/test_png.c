@@ -470,7 +470,7 @@ static void texts_are_written_as_latin1_or_utf8(void **state) {
     static const char *const wide[] = {"parameters", "\xe2\x82\xac", "Comment", "", NULL};
     const uint8_t rgb[3] = {1, 2, 3};
     unsigned char *png;
-    size_t size, length;
+    size_t size, length = 0;
     assert_int_equal(asdm_png_encode(rgb, 1, 1, latin, 0, &png, &size, NULL), ASDM_OK);
     long at = find_chunk(png, size, "tEXt", &length);
     assert_true(at > 0);

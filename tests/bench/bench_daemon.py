@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what the daemon promises, on a CPU with the demo model. Each row is one table line and one JSON object.
+"""Measures what the daemon promises: on a CPU with the demo model, throughput on any device and model too. Each row is one JSON object.
 
     bench_daemon.py --build-dir build [--only throughput,latency,overload,kills,soak] [--kills 1000] [--minutes 30]
 """

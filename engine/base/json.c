@@ -160,6 +160,23 @@ void asdm_json_destroy(struct asdm_json **root) {
     *root = NULL;
 }
 
+enum asdm_status asdm_json_set(struct asdm_json *object, const char *key, const char *value, struct asdm_error *err) {
+    cJSON *made = cJSON_Parse(value);
+    if (!made)
+        return asdm_fail(err, ASDM_ERR_FORMAT, "%s: not a JSON value: %.60s", key, value);
+    cJSON *whole = (cJSON *)object;
+    bool set = cJSON_GetObjectItemCaseSensitive(whole, key) ? cJSON_ReplaceItemInObjectCaseSensitive(whole, key, made)
+                                                            : cJSON_AddItemToObject(whole, key, made);
+    if (set)
+        return ASDM_OK;
+    cJSON_Delete(made);
+    return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for %s", key);
+}
+
+char *asdm_json_print(const struct asdm_json *root) {
+    return cJSON_Print((const cJSON *)root);
+}
+
 enum asdm_json_type asdm_json_type(const struct asdm_json *node) {
     switch (to_cjson(node)->type & 0xff) {
     case cJSON_False:

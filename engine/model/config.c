@@ -15,6 +15,7 @@ static const struct asdm_config_key unet_keys[] = {
     {"addition_embed_type", "null"},
     {"addition_embed_type_num_heads", NULL},
     {"addition_time_embed_dim", NULL},
+    {"asdm", NULL}, /* where a light model came from */
     {"attention_head_dim", NULL},
     {"attention_type", "\"default\""},
     {"block_out_channels", NULL},

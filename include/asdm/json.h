@@ -54,6 +54,11 @@ size_t asdm_json_count(const struct asdm_json *node);     /* linear */
 /* A member by exact (case-sensitive) key; NULL when absent. Linear in the object's size. */
 const struct asdm_json *asdm_json_get(const struct asdm_json *object, const char *key);
 
+/* Sets a member of an object to the JSON text `value`, in place of one of that key. ERR_MEMORY, ERR_FORMAT. */
+enum asdm_status asdm_json_set(struct asdm_json *object, const char *key, const char *value, struct asdm_error *err);
+/* The document as indented text, malloc'ed; NULL: no memory. */
+char *asdm_json_print(const struct asdm_json *root);
+
 /* Typed reading for configurations. Absent or null: *ret untouched and OK. Wrong type or outside [min, max]: ERR_FORMAT
  * with "NAME: KEY: must be an integer from MIN to MAX, is ...", NAME being `name`. */
 enum asdm_status asdm_json_get_int(const struct asdm_json *object, const char *name, const char *key, int64_t min,

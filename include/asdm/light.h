@@ -1,0 +1,56 @@
+/* Light models: a checkpoint with fewer layers, whose weights are the original's (A-SDM, arXiv 2312.15516; the map of
+ * BK-SDM, arXiv 2305.15798). */
+#ifndef ASDM_LIGHT_H
+#define ASDM_LIGHT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <asdm/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ASDM_UNITS_MAX = 9 };
+
+/* What can be taken out of a UNet by itself. A pair is layer 1 of a stage on its way down and on its way up; it is
+ * named by the height of the stage's map ("pair64" of a model for 64x64 latents). "mid" is the middle block. */
+struct asdm_unit {
+    char name[16];
+    bool mid;
+    int stage;
+};
+
+/* Of the UNet, for its own size of latents. */
+struct asdm_unet_size {
+    int64_t parameters;
+    double gmac; /* of a row, attention counted */
+    int64_t bytes;
+};
+
+struct asdm_light_report {
+    struct asdm_unit units[ASDM_UNITS_MAX]; /* all that the model has */
+    int unit_count;
+    struct asdm_unet_size before, after;
+};
+
+struct asdm_light_options {
+    const char *remove;       /* names of units, comma-separated */
+    const char *architecture; /* instead of a path, to plan for: as for asdm_model_open_random; or NULL */
+    bool dry_run;             /* nothing is written */
+    bool force;               /* an `out` that exists is replaced */
+};
+
+/* Writes the directory `out`: the model at `path` (a diffusers directory) without the units; every weight that stays is
+ * copied bit by bit, in the up blocks layer 1 is the original's layer 2. unet/config.json says what it came from under
+ * "asdm". Written beside, synced and renamed. ERR_ARGUMENT for a unit that the model does not have (named, with those
+ * it has) and for an `out` that exists; ERR_UNSUPPORTED for one-file checkpoints and, but for a dry run, architectures.
+ * *ret is filled in as far as it is known. */
+enum asdm_status asdm_light_prune(const char *path, const char *out, const struct asdm_light_options *options,
+                                  struct asdm_light_report *ret, struct asdm_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,55 @@
+#include <stdio.h>
+
+#include <asdm/error.h>
+#include <asdm/light.h>
+
+#include "cli.h"
+
+static const char help[] =
+    "Writes a light model: a checkpoint without some of its layers, whose other weights are the original's.\n"
+    "\n"
+    "  asdm prune MODEL OUT --remove UNIT[,UNIT...] [--force]\n"
+    "  asdm prune MODEL | --arch sd15|sd21|bk-base|bk-small|bk-tiny --remove UNIT[,UNIT...] --dry-run\n"
+    "\n"
+    "  --remove UNITS   pairs of layers (one on the way down, one on the way up), named by the height of their map, "
+    "and\n"
+    "                   mid, the middle block; a name that the model does not have tells which it has\n"
+    "  --dry-run        sizes before and after, and nothing written\n"
+    "  --force          replaces OUT where it exists\n"
+    "\n"
+    "MODEL is a diffusers directory, and so is OUT; unet/config.json says under \"asdm\" what was taken out.\n"
+    "\n"
+    "Example:\n"
+    "  asdm prune deploy/models/scenes-256 light --remove pair32,mid\n";
+
+static void print_size(const char *name, const struct asdm_unet_size *size, const struct asdm_unet_size *before) {
+    printf("%-8s %14lld %10.2f %14lld %8.2f %%\n", name, (long long)size->parameters, size->gmac,
+           (long long)size->bytes, 100 * size->gmac / before->gmac);
+}
+
+int cli_prune(int argc, char **argv) {
+    struct asdm_light_options options = {0};
+    struct asdm_light_report report;
+    struct asdm_error err = {0};
+    const char *words[2] = {0};
+    const struct cli_option list[] = {{.name = "arch", .text = &options.architecture},
+                                      {.name = "remove", .text = &options.remove},
+                                      {.name = "dry-run", .flag = &options.dry_run},
+                                      {.name = "force", .flag = &options.force},
+                                      {0}};
+    int code = cli_parse(&cli_prune_verb, argc, argv, list, words, 2);
+    if (code >= 0)
+        return code;
+    if (!words[0] == !options.architecture || (!words[1] && !options.dry_run)) {
+        cli_message("a model and a directory to write are needed, or --arch and --dry-run\nTry: asdm prune --help");
+        return CLI_USAGE;
+    }
+    if (asdm_light_prune(words[0], words[1], &options, &report, &err) != ASDM_OK)
+        return cli_fail(&err);
+    printf("%-8s %14s %10s %14s %10s\n", "UNet", "parameters", "GMAC", "bytes", "GMAC left");
+    print_size("before", &report.before, &report.before);
+    print_size("after", &report.after, &report.before);
+    return CLI_DONE;
+}
+
+const struct cli_verb cli_prune_verb = {"prune", help, cli_prune};

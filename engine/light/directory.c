@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,19 @@ char *asdm_path_join(const char *directory, const char *name) {
     if (path)
         snprintf(path, room, "%s/%s", directory, name);
     return path;
+}
+
+bool asdm_path_is_below(const char *path, const char *directory) {
+    char *copy = strdup(path), *parent = copy ? realpath(dirname(copy), NULL) : NULL;
+    char *whole = realpath(path, NULL), *above = realpath(directory, NULL);
+    const char *from = whole ? whole : parent;
+    size_t length = above ? strlen(above) : 0;
+    bool below = from && above && strncmp(from, above, length) == 0 && (from[length] == '/' || !from[length]);
+    free(copy);
+    free(parent);
+    free(whole);
+    free(above);
+    return below;
 }
 
 enum asdm_status asdm_directory_make(const char *path, struct asdm_error *err) {

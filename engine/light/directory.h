@@ -6,6 +6,9 @@
 
 #include <asdm/status.h>
 
+/* Whether `path`, which need not exist, lies in `directory` or is it, links followed. */
+bool asdm_path_is_below(const char *path, const char *directory);
+
 /* A directory being written: everything goes to `temporary` beside the path, which commit renames. What was there is
  * then removed. */
 struct asdm_directory {

@@ -147,6 +147,8 @@ static enum asdm_status write_unet(const struct prune *prune, const char *to, st
 
 static enum asdm_status write_model(const struct prune *prune, const char *out, bool force, struct asdm_error *err) {
     struct asdm_directory directory;
+    if (asdm_path_is_below(out, prune->original->path))
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s is in the model's own directory", out);
     enum asdm_status status = asdm_directory_open(&directory, out, force, err);
     if (status == ASDM_OK)
         status = asdm_directory_copy(prune->original->path, directory.temporary, "unet", err);

@@ -45,8 +45,8 @@ struct asdm_light_options {
 /* Writes the directory `out`: the model at `path` (a diffusers directory) without the units; every weight that stays is
  * copied bit by bit, in the up blocks layer 1 is the original's layer 2. unet/config.json says what it came from under
  * "asdm". Written beside, synced and renamed. ERR_ARGUMENT for a unit that the model does not have (named, with those
- * it has) and for an `out` that exists; ERR_UNSUPPORTED for one-file checkpoints and, but for a dry run, architectures.
- * *ret is filled in as far as it is known. */
+ * it has) and for an `out` that exists or is inside the model; ERR_UNSUPPORTED for one-file checkpoints and, but for a
+ * dry run, architectures. *ret is filled in as far as it is known. */
 enum asdm_status asdm_light_prune(const char *path, const char *out, const struct asdm_light_options *options,
                                   struct asdm_light_report *ret, struct asdm_error *err);
 

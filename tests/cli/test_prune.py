@@ -1,6 +1,7 @@
 """asdm prune: sizes against ASDM.md's table, weights against the map of BK-SDM, the light UNet against diffusers."""
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -122,6 +123,17 @@ def test_what_exists_is_kept(asdm, models_dir, tmp_path):
     assert asdm("prune", models_dir, out, "--remove", "mid", "--force").returncode == 0
     assert not (out / "mine").exists() and (out / "unet/config.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_not_into_itself(asdm, models_dir, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models_dir, model)
+    (tmp_path / "link").symlink_to(model)
+    for out in (model / "light", model, tmp_path / "link" / "light"):
+        done = asdm("prune", model, out, "--remove", "mid", "--force")
+        assert done.returncode == 2 and "own directory" in done.stderr
+    assert sorted(path.name for path in model.iterdir()) == sorted(path.name for path in models_dir.iterdir())
+    assert asdm("prune", model, tmp_path / "model2", "--remove", "mid").returncode == 0
 
 
 def test_no_place_to_write(asdm, models_dir, tmp_path):

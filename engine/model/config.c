@@ -15,7 +15,7 @@ static const struct asdm_config_key unet_keys[] = {
     {"addition_embed_type", "null"},
     {"addition_embed_type_num_heads", NULL},
     {"addition_time_embed_dim", NULL},
-    {"asdm", NULL}, /* where a light model came from */
+    {"asdm", NULL}, /* has keys of its own */
     {"attention_head_dim", NULL},
     {"attention_type", "\"default\""},
     {"block_out_channels", NULL},
@@ -69,6 +69,17 @@ static const struct asdm_config_key unet_keys[] = {
     {"use_ema_warmup", NULL},
     {"use_linear_projection", NULL},
     {NULL, NULL}};
+
+/* What makes a light model of one that diffusers knows. */
+static const struct asdm_config_key light_keys[] = {{"lineage", NULL}, /* where it came from */
+                                                    {NULL, NULL}};
+
+static enum asdm_status check_light(const struct asdm_json *json, const char *name, struct asdm_error *err) {
+    const struct asdm_json *node = asdm_json_get(json, "asdm");
+    char whole[256];
+    snprintf(whole, sizeof whole, "%.240s: asdm", name);
+    return node ? asdm_config_check_keys(node, whole, light_keys, err) : ASDM_OK;
+}
 
 static enum asdm_status read_channels(const struct asdm_json *json, const char *name, int *stages, int *channels,
                                       struct asdm_error *err) {
@@ -195,6 +206,7 @@ enum asdm_status asdm_unet_config_parse(const struct asdm_json *json, const char
                                  .conv_in_kernel = 3,
                                  .conv_out_kernel = 3};
     ASDM_TRY(asdm_config_check_keys(json, name, unet_keys, err));
+    ASDM_TRY(check_light(json, name, err));
     ASDM_TRY(read_unet_stages(json, name, &c, err));
     ASDM_TRY(read_mid_block(json, name, &c, err));
     ASDM_TRY(read_sample_size(json, name, &c, err));

@@ -294,10 +294,28 @@ void asdm_file_writer_abort(struct asdm_file_writer *writer) {
     *writer = (struct asdm_file_writer){0};
 }
 
+enum asdm_status asdm_file_write(const char *path, const void *data, size_t size, struct asdm_error *err) {
+    struct asdm_file_writer writer;
+    ASDM_TRY(asdm_file_writer_open(&writer, path, err));
+    enum asdm_status status = asdm_file_writer_write(&writer, data, size, err);
+    if (status == ASDM_OK)
+        status = asdm_file_writer_commit(&writer, err);
+    asdm_file_writer_abort(&writer); /* nothing to do after a commit */
+    return status;
+}
+
 /* By doing it: permissions, quotas, read-only file systems and long names all say no in their own way. */
 enum asdm_status asdm_file_check_writable(const char *path, struct asdm_error *err) {
     struct asdm_file_writer writer;
     ASDM_TRY(asdm_file_writer_open(&writer, path, err));
     asdm_file_writer_abort(&writer);
     return ASDM_OK;
+}
+
+char *asdm_path_join(const char *directory, const char *name) {
+    size_t size = strlen(directory) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path)
+        snprintf(path, size, "%s/%s", directory, name);
+    return path;
 }

@@ -23,6 +23,8 @@ void asdm_file_release(const struct asdm_mapping *mapping, size_t offset, size_t
 bool asdm_file_exists(const char *path); /* a regular file (or a link to one) */
 bool asdm_file_is_directory(const char *path);
 
+char *asdm_path_join(const char *directory, const char *name); /* DIRECTORY/NAME, malloc'ed; NULL: no memory */
+
 /* Whole file into malloc'ed memory with a NUL after it (not counted in *ret_size). Larger than `limit`: ERR_FORMAT. */
 enum asdm_status asdm_file_read(const char *path, size_t limit, char **ret_data, size_t *ret_size,
                                 struct asdm_error *err);
@@ -40,6 +42,9 @@ enum asdm_status asdm_file_writer_write(struct asdm_file_writer *writer, const v
                                         struct asdm_error *err);
 enum asdm_status asdm_file_writer_commit(struct asdm_file_writer *writer, struct asdm_error *err);
 void asdm_file_writer_abort(struct asdm_file_writer *writer); /* fine on one that is closed or zeroed */
+
+/* A whole file: open, write, commit. */
+enum asdm_status asdm_file_write(const char *path, const void *data, size_t size, struct asdm_error *err);
 
 /* Can a file of this name be written? Checks the directory early, so that nobody computes for minutes in vain. */
 enum asdm_status asdm_file_check_writable(const char *path, struct asdm_error *err);

@@ -220,18 +220,6 @@ struct reference {
     bool orderly;   /* limits of the whole warp are not negative */
 };
 
-__device__ __forceinline__ float exp2_unit(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float reciprocal(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /* 2^(64 y - 64 + HEADROOM) for y in 0 .. 1: integer and fraction by a rounding addition, the fraction's power by a
  * polynomial (minimax, relative error 7.5e-5, below a rounding to half), the integer added to the exponent. */
 __device__ __forceinline__ float exp2_polynomial(float y) {
@@ -277,7 +265,7 @@ __device__ __forceinline__ void move(const float (&s)[COUNT], float (&o)[O_COUNT
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
         factor[q] = 1.0f;
         if (most > r.limit[q]) {
-            factor[q] = exp2_unit((r.max[q] - most) * a.scale);
+            factor[q] = cuda_exp2((r.max[q] - most) * a.scale);
             r.max[q] = most;
             r.limit[q] = most + a.headroom;
         }
@@ -297,7 +285,7 @@ template <int COUNT> __device__ __forceinline__ void exponentials(float (&s)[COU
         if (i % 4 == 3)
             s[i] = exp2_polynomial(__saturatef(fmaf(s[i], scale64, shift64)));
         else
-            s[i] = exp2_unit(fmaf(s[i], scale, shift[i / 2 % 2]));
+            s[i] = cuda_exp2(fmaf(s[i], scale, shift[i / 2 % 2]));
     }
 }
 
@@ -472,8 +460,8 @@ __device__ __forceinline__ void merge(float *parts, int query_group, int key_gro
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const float max = part[(S::O_COUNT + i) * WARPGROUP], most = fmaxf(r.max[i], max);
-            mine[i] = exp2_unit((r.max[i] - most) * scale);
-            other[i] = exp2_unit((max - most) * scale);
+            mine[i] = cuda_exp2((r.max[i] - most) * scale);
+            other[i] = cuda_exp2((max - most) * scale);
             r.max[i] = most;
         }
 #pragma unroll
@@ -493,7 +481,7 @@ __device__ __forceinline__ void store(const arguments &a, int query_group, const
         const int token = first + 8 * q;
         if (token >= a.tokens)
             continue;
-        const float factor = reciprocal(o[4 * S::V_CHUNKS + 2 * q]);
+        const float factor = cuda_reciprocal(o[4 * S::V_CHUNKS + 2 * q]);
         T *y = (T *)a.y + (((size_t)blockIdx.z * a.tokens + token) * a.heads + blockIdx.y) * (a.chunks * CHUNK) +
                first_chunk * CHUNK + lane % 4 * 2;
 #pragma unroll

@@ -179,6 +179,19 @@ template <class T> static __device__ __forceinline__ void cuda_store(T *p, const
         return call;                                                                                                   \
     }()
 
+/* ---- device: the special function unit's own, in one instruction */
+
+static __device__ __forceinline__ float cuda_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+static __device__ __forceinline__ float cuda_reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* ---- device: activations. EXACT: to float32's precision; otherwise to well below half's and bfloat16's. */
 
 template <bool EXACT> static __device__ __forceinline__ float cuda_logistic_times(float x, float slope) {

@@ -340,18 +340,6 @@ __device__ __forceinline__ struct moments merge_threads(const struct moments *pa
 
 /* ---- device: result */
 
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float inverse_fast(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /* v / (1 + exp(-v)) for float16 and bfloat16. The special function unit is the bottleneck: four share a reciprocal.
  * The exponent is limited so that the product of four stays finite; below -20.8 the result is then within 1e-6. */
 template <int W> __device__ __forceinline__ void silu_fast(float (&v)[W]) {
@@ -360,9 +348,9 @@ template <int W> __device__ __forceinline__ void silu_fast(float (&v)[W]) {
         float d[4];
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            d[j] = 1.0f + exp2_fast(fminf(-1.44269504088896340736f * v[i + j], 30.0f));
+            d[j] = 1.0f + cuda_exp2(fminf(-1.44269504088896340736f * v[i + j], 30.0f));
         const float low = d[0] * d[1], high = d[2] * d[3];
-        const float all = inverse_fast(low * high);
+        const float all = cuda_reciprocal(low * high);
         const float of_low = all * high, of_high = all * low;
         v[i] *= of_low * d[1];
         v[i + 1] *= of_low * d[0];

@@ -88,27 +88,11 @@ SM90_INLINE void sm90_load_2d(uint32_t dst, const CUtensorMap *map, uint32_t bar
                  : "memory");
 }
 
-SM90_INLINE void sm90_load_3d(uint32_t dst, const CUtensorMap *map, uint32_t barrier, int x0, int x1, int x2,
-                              uint64_t policy = SM90_EVICT_NORMAL) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
-                 "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(dst),
-                 "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "l"(policy)
-                 : "memory");
-}
-
 SM90_INLINE void sm90_load_4d(uint32_t dst, const CUtensorMap *map, uint32_t barrier, int x0, int x1, int x2, int x3,
                               uint64_t policy = SM90_EVICT_NORMAL) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(dst),
                  "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "l"(policy)
-                 : "memory");
-}
-
-SM90_INLINE void sm90_load_5d(uint32_t dst, const CUtensorMap *map, uint32_t barrier, int x0, int x1, int x2, int x3,
-                              int x4, uint64_t policy = SM90_EVICT_NORMAL) {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
-                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(dst),
-                 "l"(map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "l"(policy)
                  : "memory");
 }
 
@@ -119,21 +103,6 @@ SM90_INLINE void sm90_load_im2col(uint32_t dst, const CUtensorMap *map, uint32_t
                  "[%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8}, %9;" ::"r"(dst),
                  "l"(map), "r"(barrier), "r"(c), "r"(w), "r"(h), "r"(n), "h"(dw), "h"(dh), "l"(policy)
                  : "memory");
-}
-
-SM90_INLINE void sm90_store_2d(const CUtensorMap *map, uint32_t src, int x0, int x1) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
-                 "r"(src), "r"(x0), "r"(x1)
-                 : "memory");
-}
-
-SM90_INLINE void sm90_store_commit() {
-    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-
-/* Until the sources of all but the last `n` groups of stores have been read. */
-template <int n> SM90_INLINE void sm90_store_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(n) : "memory");
 }
 
 /* Orders this thread's ordinary accesses to shared memory before those of the copy engine and the tensor cores. */
@@ -229,12 +198,6 @@ template <int n> SM90_INLINE void sm90_setmaxnreg_dec() {
 }
 
 /* ---- clusters and named barriers */
-
-SM90_INLINE uint32_t sm90_cluster_rank() {
-    uint32_t rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
 
 SM90_INLINE void sm90_cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release;" ::: "memory");

@@ -20,14 +20,6 @@ static enum asdm_status io_error(const char *path, struct asdm_error *err) {
     return asdm_fail(err, ASDM_ERR_IO, "%s: %s", path, strerror(errno));
 }
 
-char *asdm_path_join(const char *directory, const char *name) {
-    size_t room = strlen(directory) + strlen(name) + 2;
-    char *path = malloc(room);
-    if (path)
-        snprintf(path, room, "%s/%s", directory, name);
-    return path;
-}
-
 bool asdm_path_is_below(const char *path, const char *directory) {
     char *copy = strdup(path), *parent = copy ? realpath(dirname(copy), NULL) : NULL;
     char *whole = realpath(path, NULL), *above = realpath(directory, NULL);
@@ -49,14 +41,8 @@ enum asdm_status asdm_directory_make(const char *path, struct asdm_error *err) {
 
 static enum asdm_status copy_file(const char *from, const char *to, struct asdm_error *err) {
     struct asdm_mapping mapping = {0};
-    struct asdm_file_writer writer = {0};
     ASDM_TRY(asdm_file_map(from, &mapping, err));
-    enum asdm_status status = asdm_file_writer_open(&writer, to, err);
-    if (status == ASDM_OK)
-        status = asdm_file_writer_write(&writer, mapping.data, mapping.size, err);
-    if (status == ASDM_OK)
-        status = asdm_file_writer_commit(&writer, err);
-    asdm_file_writer_abort(&writer); /* nothing to do after a commit */
+    enum asdm_status status = asdm_file_write(to, mapping.data, mapping.size, err);
     asdm_file_unmap(&mapping);
     return status;
 }

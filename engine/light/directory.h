@@ -27,6 +27,4 @@ void asdm_directory_close(struct asdm_directory *directory);
 enum asdm_status asdm_directory_copy(const char *from, const char *to, const char *except, struct asdm_error *err);
 enum asdm_status asdm_directory_make(const char *path, struct asdm_error *err);
 
-char *asdm_path_join(const char *directory, const char *name); /* malloc'ed; NULL: no memory */
-
 #endif

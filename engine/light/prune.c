@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "asdm_limits.h"
 #include <asdm/error.h>
 #include <asdm/json.h>
 #include "base/file.h"
@@ -113,14 +112,8 @@ static enum asdm_status write_config(const struct prune *prune, const char *from
     char *text = status == ASDM_OK ? asdm_json_print(json) : NULL;
     if (status == ASDM_OK && !text)
         status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a configuration");
-    struct asdm_file_writer writer = {0};
     if (status == ASDM_OK)
-        status = asdm_file_writer_open(&writer, to, err);
-    if (status == ASDM_OK)
-        status = asdm_file_writer_write(&writer, text, strlen(text), err);
-    if (status == ASDM_OK)
-        status = asdm_file_writer_commit(&writer, err);
-    asdm_file_writer_abort(&writer);
+        status = asdm_file_write(to, text, strlen(text), err);
     free(text);
     asdm_json_destroy(&json);
     return status;

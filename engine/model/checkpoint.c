@@ -17,14 +17,6 @@ static const char *const folders[ASDM_COMPONENT_COUNT] = {"unet", "vae", "text_e
 
 /* ---- opening a directory */
 
-static char *join_path(const char *directory, const char *name) {
-    size_t size = strlen(directory) + strlen(name) + 2;
-    char *path = malloc(size);
-    if (path)
-        snprintf(path, size, "%s/%s", directory, name);
-    return path;
-}
-
 static enum asdm_status no_memory(const char *path, struct asdm_error *err) {
     return asdm_fail(err, ASDM_ERR_MEMORY, "%s: no memory to open it", path);
 }
@@ -126,7 +118,7 @@ static enum asdm_status check_parts(const struct asdm_checkpoint *c, struct asdm
 
 static enum asdm_status open_directory(struct asdm_checkpoint *c, const char *tokenizer, struct asdm_error *err) {
     c->layout = ASDM_LAYOUT_DIFFUSERS;
-    c->tokenizer = tokenizer ? strdup(tokenizer) : join_path(c->path, "tokenizer");
+    c->tokenizer = tokenizer ? strdup(tokenizer) : asdm_path_join(c->path, "tokenizer");
     if (!c->tokenizer)
         return no_memory(c->path, err);
     ASDM_TRY(check_index(c->path, err));

@@ -22,15 +22,8 @@ enum asdm_status asdm_write_png(const char *path, const uint8_t *rgb, int width,
                                 struct asdm_error *err) {
     unsigned char *data;
     size_t size;
-    struct asdm_file_writer writer;
     ASDM_TRY(asdm_png_encode(rgb, (uint32_t)width, (uint32_t)height, text, 0, &data, &size, err));
-    enum asdm_status status = asdm_file_writer_open(&writer, path, err);
-    if (status == ASDM_OK) {
-        status = asdm_file_writer_write(&writer, data, size, err);
-        if (status == ASDM_OK)
-            status = asdm_file_writer_commit(&writer, err);
-        asdm_file_writer_abort(&writer); /* nothing to do after a commit */
-    }
+    enum asdm_status status = asdm_file_write(path, data, size, err);
     free(data);
     return status;
 }

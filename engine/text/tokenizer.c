@@ -35,19 +35,10 @@ enum asdm_status asdm_tokenizer_open_memory(const struct asdm_tokenizer_files *f
     return status;
 }
 
-/* DIRECTORY/NAME, malloc'ed. */
-static char *join_path(const char *directory, const char *name) {
-    size_t size = strlen(directory) + strlen(name) + 2;
-    char *path = malloc(size);
-    if (path)
-        snprintf(path, size, "%s/%s", directory, name);
-    return path;
-}
-
 /* Reads DIRECTORY/NAME where it exists; file->name stays set either way. */
 static enum asdm_status read_file(const char *directory, const char *name, size_t limit,
                                   struct asdm_tokenizer_file *file, struct asdm_error *err) {
-    char *path = join_path(directory, name), *text;
+    char *path = asdm_path_join(directory, name), *text;
     if (!path)
         return asdm_fail(err, ASDM_ERR_MEMORY, "out of memory for the name of %s", name);
     file->name = path;

@@ -650,7 +650,7 @@ typedef struct cuda_product_choice choice;
 struct extent {
     int pixels; /* of one row and phase */
     int phases, weight_rows, steps;
-    bool residual;
+    bool residual, geglu;
 };
 
 int device_sms() {
@@ -670,6 +670,7 @@ extent extent_of(const struct cuda_product *p) {
     e.pixels = p->out_height * p->out_width / e.phases;
     e.weight_rows = (int)cuda_product_rows(p);
     e.residual = p->residual != nullptr;
+    e.geglu = p->geglu;
     const int taps = p->upsample ? 4 : p->kernel * p->kernel;
     e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
     return e;
@@ -693,7 +694,7 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
     if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 782 + c.width * (e.residual ? 67 : 42); /* half of a residual is fetched late */
+        const int ends = 782 + c.width * (e.residual ? 67 : e.geglu ? 46 : 42); /* half of a residual is fetched late */
         return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
     }
     return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;

@@ -238,7 +238,7 @@ static struct asdm_plan *plan_of(const struct call *call) {
 
 enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
                                     int height, struct asdm_bench_line *lines, int room, int *ret_count,
-                                    struct asdm_error *err) {
+                                    double *ret_whole_seconds, struct asdm_error *err) {
     struct call call = call_of(model, what, rows, width, height);
     struct profile profile = {lines, room, 0, call.height, call.width, model->backend->element_bytes};
     enum asdm_status status = call_init(&call, err);
@@ -246,6 +246,7 @@ enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_wh
         status = time_calls(&call, 0, NULL, err);
     if (status == ASDM_OK) {
         asdm_plan_profile(plan_of(&call), add_to_profile, &profile);
+        *ret_whole_seconds = asdm_plan_device_seconds(plan_of(&call));
         qsort(lines, (size_t)profile.count, sizeof *lines, slowest_first);
         *ret_count = profile.count;
     }

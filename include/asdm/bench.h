@@ -24,9 +24,10 @@ struct asdm_bench_line {
     double gmac;  /* that the operations need; convolutions of upsampled maps on four folded taps instead of nine */
     double bytes; /* that must be moved: each input and weight read once, each result written once */
 };
+/* *ret_whole_seconds: what a device takes for the call as one piece, over and over; 0 on a CPU. */
 enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
                                     int height, struct asdm_bench_line *lines, int room, int *ret_count,
-                                    struct asdm_error *err);
+                                    double *ret_whole_seconds, struct asdm_error *err);
 
 #ifdef __cplusplus
 }

@@ -653,17 +653,6 @@ struct extent {
     bool residual, geglu;
 };
 
-int device_sms() {
-    static const int sms = [] {
-        int device = 0, count = 0;
-        return cudaGetDevice(&device) == cudaSuccess &&
-                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
-                   ? count
-                   : 1;
-    }();
-    return sms;
-}
-
 extent extent_of(const struct cuda_product *p) {
     extent e;
     e.phases = p->upsample ? 4 : 1;
@@ -682,7 +671,7 @@ int ceil_div(int a, int b) {
 
 /* Clusters of `size` CTAs that fill the machine: CTAs of a cluster share a GPC, of which some SMs are left over. */
 int clusters_of(int size) {
-    const int sms = device_sms();
+    const int sms = sm90_processors();
     return size == 1 ? sms : size == 2 ? sms / 2 : sms * 10 / (size == 4 ? 51 : 132);
 }
 
@@ -782,7 +771,7 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
     if (prepared != cudaSuccess)
         return prepared;
-    const int size = w.spread, room = device_sms() / size;
+    const int size = w.spread, room = sm90_processors() / size;
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;

@@ -15,9 +15,10 @@ struct cpu_attend {
     size_t queries, q_pitch, dim;
     const float *keys, *values; /* packed */
     size_t key_count;
-    size_t causal_first; /* number of keys that the first query sees; each later one sees one more. 0: all see all */
-    float scale;         /* on the scores */
-    void *dst;           /* `queries` of `dst_pitch` elements, `dim` of them written */
+    const float *key_bias; /* added to the scores, in units of ln 2; NULL: none */
+    size_t causal_first;   /* number of keys that the first query sees; each later one sees one more. 0: all see all */
+    float scale;           /* on the scores */
+    void *dst;             /* `queries` of `dst_pitch` elements, `dim` of them written */
     size_t dst_pitch;
     float *scratch; /* attend_scratch_floats(dim) */
 };

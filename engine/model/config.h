@@ -12,6 +12,12 @@
 
 enum { ASDM_STAGES_MAX = 8, ASDM_LAYERS_MAX = 16 };
 
+/* Global-regional attention (ops/op.h) instead of the self-attention of some stages. */
+struct asdm_gri_config {
+    bool stages[ASDM_STAGES_MAX];
+    int window, pool; /* 0 where no stage has it */
+};
+
 /* unet/config.json (diffusers' UNet2DConditionModel). Stages are counted from the largest map down. */
 struct asdm_unet_config {
     int in_channels, out_channels;
@@ -33,6 +39,7 @@ struct asdm_unet_config {
     bool flip_sin_to_cos;
     float freq_shift;
     int conv_in_kernel, conv_out_kernel;
+    struct asdm_gri_config gri;
 };
 
 /* vae/config.json (AutoencoderKL). */

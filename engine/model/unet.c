@@ -14,12 +14,15 @@ struct builder {
 
 /* ---- transformer */
 
-static int build_attention(struct builder *b, int x, int context, int heads, const char *name) {
+/* `gri`: global-regional where it attends to itself. */
+static int build_attention(struct builder *b, int x, int context, int heads, bool gri, const char *name) {
+    const struct asdm_gri_config *c = &b->config->gri;
     int channels = b->p->values[x].channels;
     int q = asdm_build_linear(b->p, x, asdm_build_name(b->p, "%s.to_q", name), channels, false);
     int k = asdm_build_linear(b->p, context, asdm_build_name(b->p, "%s.to_k", name), channels, false);
     int v = asdm_build_linear(b->p, context, asdm_build_name(b->p, "%s.to_v", name), channels, false);
-    int h = asdm_build_attention(b->p, q, k, v, heads, false);
+    int h = gri ? asdm_build_gri_attention(b->p, q, k, v, heads, c->window, c->pool)
+                : asdm_build_attention(b->p, q, k, v, heads, false);
     return asdm_build_linear(b->p, h, asdm_build_name(b->p, "%s.to_out.0", name), channels, true);
 }
 
@@ -30,11 +33,14 @@ static int build_feed_forward(struct builder *b, int x, const char *name) {
     return asdm_build_linear(b->p, h, asdm_build_name(b->p, "%s.net.2", name), channels, true);
 }
 
-static int build_transformer_layer(struct builder *b, int x, int heads, const char *name) {
+static int build_transformer_layer(struct builder *b, int x, int stage, const char *name) {
+    int heads = b->config->heads[stage];
+    bool gri = b->config->gri.stages[stage];
     int h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm1", name), 1e-5f);
-    x = asdm_build_add(b->p, build_attention(b, h, h, heads, asdm_build_name(b->p, "%s.attn1", name)), x);
+    x = asdm_build_add(b->p, build_attention(b, h, h, heads, gri, asdm_build_name(b->p, "%s.attn1", name)), x);
     h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm2", name), 1e-5f);
-    x = asdm_build_add(b->p, build_attention(b, h, b->context, heads, asdm_build_name(b->p, "%s.attn2", name)), x);
+    x = asdm_build_add(b->p, build_attention(b, h, b->context, heads, false, asdm_build_name(b->p, "%s.attn2", name)),
+                       x);
     h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm3", name), 1e-5f);
     return asdm_build_add(b->p, build_feed_forward(b, h, asdm_build_name(b->p, "%s.ff", name)), x);
 }
@@ -51,8 +57,7 @@ static int build_transformer(struct builder *b, int x, int stage, const char *na
     int h = asdm_build_group_norm(b->p, x, asdm_build_name(b->p, "%s.norm", name), b->config->norm_groups, 1e-6f);
     h = build_projection(b, h, asdm_build_name(b->p, "%s.proj_in", name), channels);
     for (int i = 0; i < b->config->transformer_layers[stage] && b->p->status == ASDM_OK; i++)
-        h = build_transformer_layer(b, h, b->config->heads[stage],
-                                    asdm_build_name(b->p, "%s.transformer_blocks.%d", name, i));
+        h = build_transformer_layer(b, h, stage, asdm_build_name(b->p, "%s.transformer_blocks.%d", name, i));
     h = build_projection(b, h, asdm_build_name(b->p, "%s.proj_out", name), channels);
     return asdm_build_add(b->p, h, x);
 }

@@ -86,11 +86,19 @@ struct asdm_op {
     float eps;                                 /* norms, inside the square root */
     int heads, head_dim;                       /* attention; softmax(q k' / sqrt(head_dim)) v */
     bool causal;                               /* attention: token i sees tokens 0 .. i */
+    int window, pool;                          /* attention: global-regional (GRI) where window > 0, see below */
     int channel[3];                            /* attention: first channel of q, k, v in their values */
     bool flip_sin_to_cos;                      /* timestep_embedding: cosines first */
     float freq_shift;
     bool nchw; /* import, export: the caller's rows are channel planes; otherwise channels innermost */
 };
+
+/* Global-regional attention (A-SDM): q, k and v are one map of height x width tokens. The map is cut into windows of
+ * window x window tokens and into cells of pool x pool, both from the top left, the last ones of a row or column as
+ * small as the map leaves them; `pool` divides `window`, so that each cell lies in one window. A query sees, in one
+ * softmax, the tokens of its own window in row-major order, and then every cell that lies in another window, in
+ * row-major order: a cell's key and value are the means of its tokens' (n of them), and log(n) is added to its score. A
+ * window that covers the map is plain attention, bit by bit. */
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind);
 

@@ -263,6 +263,16 @@ int asdm_build_attention(struct asdm_program *p, int q, int k, int v, int heads,
     return emit(p, op, shape);
 }
 
+int asdm_build_gri_attention(struct asdm_program *p, int q, int k, int v, int heads, int window, int pool) {
+    ASDM_ASSERT(window > 0 && pool > 0 && window % pool == 0);
+    int y = asdm_build_attention(p, q, k, v, heads, false);
+    if (p->status == ASDM_OK) {
+        p->ops[p->op_count - 1].window = window;
+        p->ops[p->op_count - 1].pool = pool;
+    }
+    return y;
+}
+
 int asdm_build_activation(struct asdm_program *p, int x, enum asdm_activation activation) {
     struct asdm_op op = new_op(ASDM_OP_ACTIVATION, x);
     op.activation = activation;
@@ -329,6 +339,26 @@ static double tokens_of(const struct asdm_value *value, int height, int width) {
            (double)asdm_dim_resolve(value->width, height, width);
 }
 
+bool asdm_op_is_gri(const struct asdm_op *op, int64_t height, int64_t width) {
+    return op->window > 0 && (height > op->window || width > op->window);
+}
+
+/* The sum over a line's windows of their squared lengths. */
+static double squared_windows(int64_t length, int window) {
+    double whole = (double)(length / window), rest = (double)(length % window);
+    return whole * window * window + rest * rest;
+}
+
+/* Pairs of query and key. */
+static double attention_pairs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    const struct asdm_value *q = &p->values[op->inputs[ASDM_SRC_Q]], *k = &p->values[op->inputs[ASDM_SRC_K]];
+    int64_t h = asdm_dim_resolve(q->height, height, width), w = asdm_dim_resolve(q->width, height, width);
+    if (!asdm_op_is_gri(op, h, w))
+        return tokens_of(q, height, width) * tokens_of(k, height, width);
+    double cells = (double)((h + op->pool - 1) / op->pool) * (double)((w + op->pool - 1) / op->pool);
+    return squared_windows(h, op->window) * squared_windows(w, op->window) + (double)h * (double)w * cells;
+}
+
 double asdm_program_op_macs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
     const struct asdm_value *out = &p->values[op->output];
     double tokens = tokens_of(out, height, width), macs = 0;
@@ -340,10 +370,28 @@ double asdm_program_op_macs(const struct asdm_program *p, const struct asdm_op *
             macs += tokens * (double)p->weights[op->weight[i]].dims[0] * (double)p->weights[op->weight[i]].dims[1];
         return macs;
     case ASDM_OP_ATTENTION:
-        return 2 * tokens * tokens_of(&p->values[op->inputs[ASDM_SRC_K]], height, width) * out->channels;
+        return 2 * attention_pairs(p, op, height, width) * out->channels;
     default:
         return 0;
     }
+}
+
+/* A 3x3 convolution on an upsampled map of exactly twice the size, fused with the upsampling or not. */
+static bool is_folded(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    int x = op->inputs[ASDM_SRC_X], producer = p->values[x].producer;
+    bool follows = producer != ASDM_NONE && p->ops[producer].kind == ASDM_OP_UPSAMPLE;
+    if (op->kind != ASDM_OP_CONV2D || op->kernel != 3 || op->stride != 1 || (!op->upsample && !follows))
+        return false;
+    const struct asdm_value *small = &p->values[op->upsample ? x : p->ops[producer].inputs[ASDM_SRC_X]];
+    const struct asdm_value *out = &p->values[op->output];
+    return asdm_dim_resolve(out->height, height, width) == 2 * asdm_dim_resolve(small->height, height, width) &&
+           asdm_dim_resolve(out->width, height, width) == 2 * asdm_dim_resolve(small->width, height, width);
+}
+
+double asdm_program_op_step_macs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    if (asdm_program_op_rate(p, op) != ASDM_RATE_STEP)
+        return 0;
+    return asdm_program_op_macs(p, op, height, width) * (is_folded(p, op, height, width) ? 4.0 / 9 : 1);
 }
 
 double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width) {

@@ -252,15 +252,16 @@ static void run_layer_norm(const struct ref_op *op, const struct asdm_run *run) 
 
 /* ---- attention */
 
-/* One query of one head: q, and the first key and value of the head with the distance to the next. */
+/* One query of one head: q, and the first key and value of the head with the distance to the next; `bias` (or NULL) is
+ * added to the scores. */
 static void attend(const float *q, const float *k, const float *v, int64_t k_pitch, int64_t v_pitch, int64_t keys,
-                   int dim, double *weight, float *dst) {
+                   const double *bias, int dim, double *weight, float *dst) {
     double most = -INFINITY, total = 0;
     for (int64_t j = 0; j < keys; j++) {
         weight[j] = 0;
         for (int c = 0; c < dim; c++)
             weight[j] += (double)q[c] * k[j * k_pitch + c];
-        weight[j] /= sqrt(dim);
+        weight[j] = weight[j] / sqrt(dim) + (bias ? bias[j] : 0);
         most = fmax(most, weight[j]);
     }
     for (int64_t j = 0; j < keys; j++)
@@ -273,9 +274,76 @@ static void attend(const float *q, const float *k, const float *v, int64_t k_pit
     }
 }
 
+/* What the queries of one window see of one head: copies, dense. */
+struct seen {
+    float *k, *v;
+    double *bias, *weight;
+    int64_t count;
+};
+
+/* The mean of k and v over tokens [y0, y1) x [x0, x1), as one key more. */
+static void see(struct seen *seen, const float *k, const float *v, const struct ref_op *op, int64_t y0, int64_t y1,
+                int64_t x0, int64_t x1) {
+    int64_t width = op->site.out.width, k_pitch = op->site.in[ASDM_SRC_K].channels;
+    int64_t v_pitch = op->site.in[ASDM_SRC_V].channels;
+    double tokens = (double)((y1 - y0) * (x1 - x0));
+    int dim = op->site.op->head_dim;
+    for (int c = 0; c < dim; c++) {
+        double key = 0, value = 0;
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = x0; x < x1; x++) {
+                key += k[(y * width + x) * k_pitch + c];
+                value += v[(y * width + x) * v_pitch + c];
+            }
+        seen->k[seen->count * dim + c] = (float)(key / tokens);
+        seen->v[seen->count * dim + c] = (float)(value / tokens);
+    }
+    seen->bias[seen->count++] = log(tokens);
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* One window of global-regional attention: top left (top, left); its tokens, then the cells of all other windows. */
+static void attend_window(const struct ref_op *op, const float *q, const float *k, const float *v, int64_t top,
+                          int64_t left, struct seen *seen, float *dst) {
+    const struct asdm_op *o = op->site.op;
+    int64_t height = op->site.out.height, width = op->site.out.width;
+    int64_t bottom = least(top + o->window, height), right = least(left + o->window, width);
+    seen->count = 0;
+    for (int64_t y = top; y < bottom; y++)
+        for (int64_t x = left; x < right; x++)
+            see(seen, k, v, op, y, y + 1, x, x + 1);
+    for (int64_t y = 0; y < height; y += o->pool)
+        for (int64_t x = 0; x < width; x += o->pool)
+            if (y < top || y >= bottom || x < left || x >= right)
+                see(seen, k, v, op, y, least(y + o->pool, height), x, least(x + o->pool, width));
+    for (int64_t y = top; y < bottom; y++)
+        for (int64_t x = left; x < right; x++)
+            attend(q + (y * width + x) * op->site.in[ASDM_SRC_Q].channels, seen->k, seen->v, o->head_dim, o->head_dim,
+                   seen->count, seen->bias, o->head_dim, seen->weight, dst + (y * width + x) * op->site.out.channels);
+}
+
+static void attend_windows(const struct ref_op *op, const float *q, const float *k, const float *v, float *dst) {
+    const struct asdm_op *o = op->site.op;
+    size_t dim = (size_t)o->head_dim, room = 2 * (size_t)tokens_of(op->site.out); /* tokens and cells at most */
+    struct seen seen = {malloc(room * dim * sizeof(float)), malloc(room * dim * sizeof(float)),
+                        malloc(room * sizeof(double)), malloc(room * sizeof(double)), 0};
+    ASDM_ASSERT(seen.k && seen.v && seen.bias && seen.weight);
+    for (int64_t top = 0; top < op->site.out.height; top += o->window)
+        for (int64_t left = 0; left < op->site.out.width; left += o->window)
+            attend_window(op, q, k, v, top, left, &seen, dst);
+    free(seen.k);
+    free(seen.v);
+    free(seen.bias);
+    free(seen.weight);
+}
+
 static void run_attention(const struct ref_op *op, const struct asdm_run *run) {
     const struct asdm_op *o = op->site.op;
     const struct asdm_extent *in = op->site.in;
+    bool windows = asdm_op_is_gri(o, op->site.out.height, op->site.out.width);
     int64_t queries = tokens_of(op->site.out), keys = tokens_of(in[ASDM_SRC_K]);
 #pragma omp parallel for collapse(2)
     for (int row = 0; row < op->site.rows; row++)
@@ -286,9 +354,12 @@ static void run_attention(const struct ref_op *op, const struct asdm_run *run) {
             const float *k = source(op, run, ASDM_SRC_K, row) + o->channel[1] + head * o->head_dim;
             const float *v = source(op, run, ASDM_SRC_V, row) + o->channel[2] + head * o->head_dim;
             float *dst = result(op, run, row) + head * o->head_dim;
-            for (int64_t i = 0; i < queries; i++)
+            if (windows)
+                attend_windows(op, q, k, v, dst);
+            for (int64_t i = 0; i < queries && !windows; i++)
                 attend(q + i * in[ASDM_SRC_Q].channels, k, v, in[ASDM_SRC_K].channels, in[ASDM_SRC_V].channels,
-                       o->causal && i + 1 < keys ? i + 1 : keys, o->head_dim, weight, dst + i * op->site.out.channels);
+                       o->causal && i + 1 < keys ? i + 1 : keys, NULL, o->head_dim, weight,
+                       dst + i * op->site.out.channels);
             free(weight);
         }
 }

@@ -166,6 +166,42 @@ static int cross_attention(struct trial *t, uint64_t *r, int *length) {
     return asdm_build_attention(t->program, q, k, v, heads, false);
 }
 
+/* A map's attention to itself with windows of `window` and cells of `pool`; 0: plain. */
+static int map_attention(struct trial *t, int heads, int head_dim, int window, int pool) {
+    int channels = heads * head_dim;
+    int x = asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f);
+    int q = asdm_build_linear(t->program, x, "q", channels, false);
+    int k = asdm_build_linear(t->program, x, "k", channels, false);
+    int v = asdm_build_linear(t->program, x, "v", channels, false);
+    return window ? asdm_build_gri_attention(t->program, q, k, v, heads, window, pool)
+                  : asdm_build_attention(t->program, q, k, v, heads, false);
+}
+
+/* Ragged windows and cells, cells of one token, windows that cover the map. */
+static int gri_attention(struct trial *t, uint64_t *r, int *length) {
+    int heads = test_random_int(r, 1, 4), dim = random_width(r);
+    int pool = test_random_int(r, 1, 5), window = pool * test_random_int(r, 1, 5);
+    t->height = test_random_int(r, 1, 29);
+    t->width = test_random_int(r, 1, 29);
+    *length = larger(heads * dim, t->height * t->width);
+    return map_attention(t, heads, dim, window, pool);
+}
+
+/* What a window's edge can get wrong: lines, one token beside a window, one window and a bit, many cells. */
+static int gri_edges(struct trial *t, uint64_t *r, int *length) {
+    static const struct {
+        int height, width, window, pool;
+    } shapes[] = {{1, 40, 8, 4},   {40, 1, 8, 4},   {17, 16, 16, 4}, {16, 17, 16, 4}, {9, 9, 8, 8},   {5, 5, 4, 1},
+                  {16, 16, 16, 4}, {3, 2, 16, 4},   {33, 31, 16, 4}, {24, 40, 1, 1},  {2, 2, 1, 1},   {13, 7, 6, 3},
+                  {21, 21, 20, 4}, {64, 40, 16, 4}, {8, 50, 12, 2},  {1, 2, 1, 1},    {25, 25, 5, 5}, {12, 12, 6, 2}};
+    size_t i = test_random(r) % (sizeof shapes / sizeof *shapes);
+    int heads = test_random_int(r, 1, 2), dim = random_width(r);
+    t->height = shapes[i].height;
+    t->width = shapes[i].width;
+    *length = larger(heads * dim, t->height * t->width);
+    return map_attention(t, heads, dim, shapes[i].window, shapes[i].pool);
+}
+
 /* ---- the rest */
 
 static int activation(struct trial *t, uint64_t *r, int *length) {
@@ -223,6 +259,8 @@ const struct recipe recipes[] = {
     {"layer norm", layer_norm},
     {"self-attention", self_attention},
     {"cross-attention", cross_attention},
+    {"gri attention", gri_attention},
+    {"gri attention, edges", gri_edges},
     {"activation", activation},
     {"element-wise", elementwise},
     {"planes", planes},

@@ -46,6 +46,9 @@ struct cpu_vector {
     void (*add)(const void *x, const void *y, void *dst, size_t count);
     void (*add_row_bias)(const void *x, const void *bias, void *dst, size_t tokens, size_t channels);
 
+    /* dst = the sum of `count` (1 .. ASDM_EXPERTS_MAX) sources by their shares, in order. */
+    void (*mix)(const void *const *src, const float *shares, int count, void *dst, size_t elements);
+
     /* Attention. Packed sizes in floats for `keys` keys of `dim`. */
     size_t (*packed_keys_floats)(size_t keys, size_t dim);
     size_t (*packed_values_floats)(size_t keys, size_t dim);

@@ -2,10 +2,12 @@
 #include <asdm/light.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <asdm/error.h>
 #include "base/file.h"
 #include "light/directory.h"
+#include "light/experts.h"
 #include "light/units.h"
 #include "light/student_config.h"
 #include "model/build.h"
@@ -17,6 +19,7 @@ struct prune {
     struct asdm_checkpoint *original;
     struct asdm_light_report *report;
     unsigned removed; /* bits among the report's units */
+    struct asdm_adoptions adoptions;
     struct asdm_unet_config config;
     struct asdm_unet unet; /* the light one */
     struct asdm_tensor *tensors;
@@ -48,8 +51,13 @@ static enum asdm_status inherit(struct prune *prune, struct asdm_error *err) {
         char name[ASDM_UNIT_NAME_MAX];
         struct asdm_weight weight = program->weights[i];
         struct asdm_tensor *tensor = &prune->tensors[prune->tensor_count];
-        asdm_unit_original_name(weight.name, report->units, report->unit_count, prune->removed, prune->config.stages,
-                                name);
+        if (asdm_adoptions_router(&prune->adoptions, &weight, tensor)) {
+            prune->tensor_count++;
+            continue;
+        }
+        if (!asdm_adoptions_original_name(&prune->adoptions, weight.name, name))
+            asdm_unit_original_name(weight.name, report->units, report->unit_count, prune->removed,
+                                    prune->config.stages, name);
         weight.name = name;
         ASDM_TRY(source.find(source.user, &weight, tensor, err));
         tensor->name = program->weights[i].name;
@@ -95,14 +103,36 @@ static enum asdm_status apply_options(struct prune *prune, struct asdm_error *er
     return gri ? add_gri(prune, err) : ASDM_OK;
 }
 
+/* The removed layers as experts of those that stay. */
+static enum asdm_status add_experts(struct prune *prune, struct asdm_error *err) {
+    const char *routing = prune->options->condconv;
+    if (prune->removed && prune->original->unet.condconv.routing)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
+                         "%s: has conditional convolutions (asdm.condconv); prune the model that it was made of",
+                         prune->original->path);
+    if (!routing || strcmp(routing, "off") == 0)
+        return ASDM_OK;
+    if (strcmp(routing, "full") != 0 && strcmp(routing, "timestep") != 0)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "condconv: must be full, timestep or off, is \"%.40s\"", routing);
+    if (!prune->removed)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "condconv: needs units to remove, whose layers become experts");
+    return asdm_adoptions_make(
+        &prune->adoptions, &prune->original->unet, prune->report->units, prune->report->unit_count, prune->removed,
+        strcmp(routing, "full") == 0 ? ASDM_ROUTING_FULL : ASDM_ROUTING_TIMESTEP, &prune->config.condconv, err);
+}
+
 static enum asdm_status plan(struct prune *prune, struct asdm_error *err) {
     struct asdm_light_report *report = prune->report;
     struct asdm_unet original;
     ASDM_TRY(apply_options(prune, err));
+    ASDM_TRY(add_experts(prune, err));
     ASDM_TRY(asdm_unet_build(&prune->config, prune->original->text.positions, &prune->unet, err));
     ASDM_TRY(inherit(prune, err));
     size_t element_bytes = prune->tensor_count ? prune->tensors[0].bytes / prune->tensors[0].count : 0;
     measure(prune->unet.program, &prune->config, element_bytes, &report->after);
+    report->after.bytes = 0;
+    for (int i = 0; i < prune->tensor_count; i++)
+        report->after.bytes += (int64_t)prune->tensors[i].bytes;
     ASDM_TRY(asdm_unet_build(&prune->original->unet, prune->original->text.positions, &original, err));
     measure(original.program, &prune->config, element_bytes, &report->before);
     asdm_program_destroy(&original.program);
@@ -162,6 +192,7 @@ enum asdm_status asdm_light_prune(const char *path, const char *out, const struc
                                               options->architecture ? options->architecture : path);
     if (status == ASDM_OK && !options->dry_run)
         status = write_model(&prune, out, options->force, err);
+    asdm_adoptions_done(&prune.adoptions);
     free(prune.tensors);
     asdm_program_destroy(&prune.unet.program);
     asdm_checkpoint_close(&prune.original);

@@ -50,6 +50,8 @@ static void add_options(struct text *text, const struct asdm_light_options *opti
         add(text, ", \"gri_window\": %d", options->gri_window);
     if (options->gri_pool)
         add(text, ", \"gri_pool\": %d", options->gri_pool);
+    if (options->condconv)
+        add(text, "%s\"condconv\": \"%s\"", text->bytes[text->used - 1] == '{' ? "" : ", ", options->condconv);
     add(text, "}");
 }
 
@@ -80,12 +82,36 @@ static void add_gri(struct text *text, const struct asdm_unet_config *config) {
     add(text, "], \"window\": %d, \"pool\": %d}", config->gri.window, config->gri.pool);
 }
 
+static void add_parts(struct text *text, unsigned parts) {
+    const char *between = "";
+    for (unsigned part = 1; part <= parts; part <<= 1)
+        if (parts & part) {
+            add(text, "%s\"%s\"", between, asdm_resnet_part_name(part));
+            between = ", ";
+        }
+}
+
+static void add_condconv(struct text *text, const struct asdm_condconv_config *c) {
+    add(text, "{\"routing\": \"%s\", \"temperature\": %g, \"experts\": {",
+        c->routing == ASDM_ROUTING_FULL ? "full" : "timestep", (double)c->temperature);
+    for (int i = 0; i < c->resnet_count; i++) {
+        add(text, "%s\"%s\": {\"count\": %d, \"parts\": [", i ? ", " : "", c->resnets[i].resnet, c->resnets[i].count);
+        add_parts(text, c->resnets[i].parts);
+        add(text, "]}");
+    }
+    add(text, "}}");
+}
+
 static void add_light(struct text *text, const struct asdm_student *student) {
     add(text, "{\"lineage\": ");
     add_lineage(text, student);
     if (student->config->gri.window) {
         add(text, ", \"gri\": ");
         add_gri(text, student->config);
+    }
+    if (student->config->condconv.routing) {
+        add(text, ", \"condconv\": ");
+        add_condconv(text, &student->config->condconv);
     }
     add(text, "}");
 }

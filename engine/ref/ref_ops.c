@@ -144,11 +144,57 @@ static void conv_pixel(const struct ref_op *op, const float *x, int64_t y0, int6
         }
 }
 
-static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
+/* The shares of a row's experts. */
+static void read_shares(const struct ref_op *op, const struct asdm_run *run, int row, double shares[ASDM_EXPERTS_MAX]) {
+    const float *stored = source(op, run, ASDM_SRC_ROUTING, row);
+    double sum = 0;
+    for (int e = 0; e < op->site.op->experts; e++)
+        sum += stored[e];
+    for (int e = 0; e < op->site.op->experts; e++)
+        shares[e] = stored[e] / sum;
+}
+
+/* Numbers of the experts by their shares. */
+static void mix(const float *const *from, const double *shares, int experts, size_t count, float *dst) {
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0;
+        for (int e = 0; e < experts; e++)
+            sum += shares[e] != 0 ? shares[e] * from[e][i] : 0;
+        dst[i] = (float)sum;
+    }
+}
+
+typedef void run_rows(const struct ref_op *op, const struct asdm_run *run, int first, int count);
+
+/* All rows, or with experts row by row, each with its own kernel as the only one. */
+static void run_mixed(const struct ref_op *op, const struct asdm_run *run, run_rows *run_some) {
+    const struct asdm_op *o = op->site.op;
+    if (!o->experts) {
+        run_some(op, run, 0, op->site.rows);
+        return;
+    }
+    size_t count = asdm_weight_count(&op->site.program->weights[o->weight[0]]), outputs = (size_t)op->site.out.channels;
+    float *weight = malloc(count * sizeof *weight), *bias = malloc(outputs * sizeof *bias);
+    ASDM_ASSERT(weight && bias);
+    struct ref_op mixed = *op;
+    mixed.weight[0] = weight;
+    mixed.bias[0] = bias;
+    for (int row = 0; row < op->site.rows; row++) {
+        double shares[ASDM_EXPERTS_MAX];
+        read_shares(op, run, row, shares);
+        mix(op->weight, shares, o->experts, count, weight);
+        mix(op->bias, shares, o->experts, outputs, bias);
+        run_some(&mixed, run, row, 1);
+    }
+    free(weight);
+    free(bias);
+}
+
+static void conv2d_rows(const struct ref_op *op, const struct asdm_run *run, int first, int rows) {
     const struct asdm_op *o = op->site.op;
     struct asdm_extent out = op->site.out;
 #pragma omp parallel for collapse(2)
-    for (int row = 0; row < op->site.rows; row++)
+    for (int row = first; row < first + rows; row++)
         for (int64_t y = 0; y < out.height; y++) {
             double *sum = malloc((size_t)out.channels * sizeof *sum);
             ASDM_ASSERT(sum);
@@ -165,6 +211,10 @@ static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
         }
 }
 
+static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
+    run_mixed(op, run, conv2d_rows);
+}
+
 /* All parts' outputs of one token, before activation. */
 static void linear_token(const struct ref_op *op, const struct joined *x, int64_t token, double *sum) {
     const struct asdm_op *o = op->site.op;
@@ -177,11 +227,11 @@ static void linear_token(const struct ref_op *op, const struct joined *x, int64_
     }
 }
 
-static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
+static void linear_rows(const struct ref_op *op, const struct asdm_run *run, int first, int rows) {
     const struct asdm_op *o = op->site.op;
     int64_t channels = op->site.out.channels, tokens = tokens_of(op->site.out);
 #pragma omp parallel for collapse(2)
-    for (int row = 0; row < op->site.rows; row++)
+    for (int row = first; row < first + rows; row++)
         for (int64_t t = 0; t < tokens; t++) {
             double *sum = malloc((size_t)(o->geglu ? 2 * channels : channels) * sizeof *sum);
             ASDM_ASSERT(sum);
@@ -194,6 +244,53 @@ static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
             }
             free(sum);
         }
+}
+
+static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
+    run_mixed(op, run, linear_rows);
+}
+
+/* ---- conditional forms */
+
+static void run_global_pool(const struct ref_op *op, const struct asdm_run *run) {
+    int64_t channels = op->site.out.channels, tokens = tokens_of(op->site.in[ASDM_SRC_X]);
+#pragma omp parallel for collapse(2)
+    for (int row = 0; row < op->site.rows; row++)
+        for (int64_t c = 0; c < channels; c++) {
+            struct joined x = join(op, run, row);
+            double sum = 0;
+            for (int64_t t = 0; t < tokens; t++)
+                sum += joined_at(&x, t, c);
+            result(op, run, row)[c] = (float)(sum / (double)tokens);
+        }
+}
+
+static void run_routing(const struct ref_op *op, const struct asdm_run *run) {
+    int64_t experts = op->site.out.channels;
+    for (int row = 0; row < op->site.rows; row++) {
+        struct joined x = join(op, run, row);
+        double score[ASDM_EXPERTS_MAX], most = -INFINITY, total = 0;
+        start_sum(score, op->bias[0], experts);
+        for (int64_t c = 0; c < x.channels + x.channels2; c++)
+            accumulate(score, joined_at(&x, 0, c), op->weight[0] + c * experts, experts);
+        for (int64_t e = 0; e < experts; e++)
+            most = fmax(most, score[e] *= op->site.op->scale);
+        for (int64_t e = 0; e < experts; e++)
+            total += score[e] = exp(score[e] - most);
+        for (int64_t e = 0; e < experts; e++)
+            result(op, run, row)[e] = (float)(score[e] / total);
+    }
+}
+
+static void run_mix(const struct ref_op *op, const struct asdm_run *run) {
+    for (int row = 0; row < op->site.rows; row++) {
+        const float *vectors[ASDM_EXPERTS_MAX];
+        double shares[ASDM_EXPERTS_MAX];
+        for (int e = 0; e < op->site.op->experts; e++)
+            vectors[e] = source(op, run, e, row);
+        read_shares(op, run, row, shares);
+        mix(vectors, shares, op->site.op->experts, (size_t)op->site.out.channels, result(op, run, row));
+    }
 }
 
 /* ---- norms */
@@ -413,13 +510,23 @@ static void run_upsample(const struct ref_op *op, const struct asdm_run *run) {
 
 ref_run *ref_run_of(enum asdm_op_kind kind) {
     static ref_run *const runs[ASDM_OP_KIND_COUNT] = {
-        [ASDM_OP_IMPORT] = run_import,         [ASDM_OP_EXPORT] = run_export,
-        [ASDM_OP_EMBEDDING] = run_embedding,   [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
-        [ASDM_OP_CONV2D] = run_conv2d,         [ASDM_OP_LINEAR] = run_linear,
-        [ASDM_OP_GROUP_NORM] = run_group_norm, [ASDM_OP_LAYER_NORM] = run_layer_norm,
-        [ASDM_OP_ATTENTION] = run_attention,   [ASDM_OP_ACTIVATION] = run_activation,
-        [ASDM_OP_GEGLU] = run_geglu,           [ASDM_OP_ADD] = run_add,
-        [ASDM_OP_CONCAT] = run_concat,         [ASDM_OP_UPSAMPLE] = run_upsample,
+        [ASDM_OP_IMPORT] = run_import,
+        [ASDM_OP_EXPORT] = run_export,
+        [ASDM_OP_EMBEDDING] = run_embedding,
+        [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
+        [ASDM_OP_CONV2D] = run_conv2d,
+        [ASDM_OP_LINEAR] = run_linear,
+        [ASDM_OP_GROUP_NORM] = run_group_norm,
+        [ASDM_OP_LAYER_NORM] = run_layer_norm,
+        [ASDM_OP_ATTENTION] = run_attention,
+        [ASDM_OP_ACTIVATION] = run_activation,
+        [ASDM_OP_GEGLU] = run_geglu,
+        [ASDM_OP_ADD] = run_add,
+        [ASDM_OP_CONCAT] = run_concat,
+        [ASDM_OP_UPSAMPLE] = run_upsample,
+        [ASDM_OP_GLOBAL_POOL] = run_global_pool,
+        [ASDM_OP_ROUTING] = run_routing,
+        [ASDM_OP_MIX] = run_mix,
     };
     return runs[kind];
 }

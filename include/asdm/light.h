@@ -41,6 +41,8 @@ struct asdm_light_options {
     const char *gri;          /* stages that get global-regional attention, by the heights of their maps; or NULL */
     int gri_window, gri_pool; /* 0: 16 and 4, or what the model has */
     const char *architecture; /* instead of a path, to plan for: as for asdm_model_open_random; or NULL */
+    const char *condconv;     /* "full" or "timestep": the layers that are removed become experts of conditional
+                               * convolutions in those that stay, routed so; "off" or NULL: they do not */
     bool dry_run;             /* nothing is written */
     bool force;               /* an `out` that exists is replaced */
     /* SHA-256 of a file in hexadecimal digits, for the light model's lineage; NULL, or false: left out. */

@@ -9,7 +9,7 @@ static const char help[] =
     "Writes a light model: a checkpoint without some of its layers or with cheaper attention, whose weights are the\n"
     "original's.\n"
     "\n"
-    "  asdm prune MODEL OUT [--remove UNIT[,UNIT...]] [--gri HEIGHT[,HEIGHT...]] [--force]\n"
+    "  asdm prune MODEL OUT [--remove UNIT[,UNIT...]] [--gri HEIGHT[,HEIGHT...]] [--condconv HOW] [--force]\n"
     "  asdm prune MODEL | --arch sd15|sd21|bk-base|bk-small|bk-tiny ... --dry-run\n"
     "\n"
     "  --remove UNITS   pairs of layers (one on the way down, one on the way up), named by the height of their map, "
@@ -20,6 +20,9 @@ static const char help[] =
     "                   the cells of the rest of the map (global-regional attention) instead of to all tokens\n"
     "  --gri-window N   tokens along a side of a window (default 16)\n"
     "  --gri-pool N     tokens along a side of a cell; divides the window (default 4)\n"
+    "  --condconv HOW   full or timestep: the convolutions of the layers taken out stay, as experts of conditional\n"
+    "                   convolutions in the layers beside them, chosen by a layer's input and the timestep or by the\n"
+    "                   timestep alone; off (default): they go\n"
     "  --dry-run        sizes before and after, and nothing written\n"
     "  --force          replaces OUT where it exists\n"
     "\n"
@@ -45,6 +48,7 @@ int cli_prune(int argc, char **argv) {
                                       {.name = "gri", .text = &options.gri},
                                       {.name = "gri-window", .integer = &options.gri_window, .min = 1, .max = 1024},
                                       {.name = "gri-pool", .integer = &options.gri_pool, .min = 1, .max = 1024},
+                                      {.name = "condconv", .text = &options.condconv},
                                       {.name = "dry-run", .flag = &options.dry_run},
                                       {.name = "force", .flag = &options.force},
                                       {0}};

@@ -83,7 +83,7 @@ static enum asdm_status add_gri(struct prune *prune, struct asdm_error *err) {
     }
     if (status == ASDM_OK)
         status = asdm_gri_check(gri, "gri", err);
-    return status == ASDM_OK ? ASDM_OK : ASDM_ERR_ARGUMENT;
+    return status == ASDM_OK ? ASDM_OK : asdm_fail_context(err, ASDM_ERR_ARGUMENT, "prune");
 }
 
 /* The light model's configuration. */
@@ -100,6 +100,7 @@ static enum asdm_status apply_options(struct prune *prune, struct asdm_error *er
     for (int i = 0; i < report->unit_count; i++)
         if (prune->removed & 1u << i)
             asdm_unit_remove(&report->units[i], &prune->config);
+    asdm_gri_trim(&prune->config);
     return gri ? add_gri(prune, err) : ASDM_OK;
 }
 

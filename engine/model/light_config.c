@@ -43,6 +43,14 @@ enum asdm_status asdm_gri_add_stage(struct asdm_unet_config *config, int64_t hei
                      (long long)height, used ? heights : "none");
 }
 
+void asdm_gri_trim(struct asdm_unet_config *config) {
+    bool any = false;
+    for (int stage = 0; stage < config->stages; stage++)
+        any |= config->gri.stages[stage] &= has_self_attention(config, stage);
+    if (!any)
+        config->gri = (struct asdm_gri_config){0};
+}
+
 enum asdm_status asdm_gri_check(const struct asdm_gri_config *gri, const char *name, struct asdm_error *err) {
     if (gri->window < 1 || gri->window > ASDM_GRI_WINDOW_MAX)
         return asdm_fail(err, ASDM_ERR_FORMAT, "%s: window: must be from 1 to %d, is %d", name, ASDM_GRI_WINDOW_MAX,

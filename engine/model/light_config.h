@@ -44,6 +44,9 @@ int asdm_stage_height(const struct asdm_unet_config *config, int stage);
 enum asdm_status asdm_gri_add_stage(struct asdm_unet_config *config, int64_t height, const char *name,
                                     struct asdm_error *err);
 
+/* Takes it from stages that have no self-attention any more. */
+void asdm_gri_trim(struct asdm_unet_config *config);
+
 /* Whether window and pool fit each other. */
 enum asdm_status asdm_gri_check(const struct asdm_gri_config *gri, const char *name, struct asdm_error *err);
 

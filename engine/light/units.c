@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include <asdm/error.h>
+#include "model/light_config.h"
 
 int asdm_units_of(const struct asdm_unet_config *config, struct asdm_unit *ret) {
     int count = 0;
     for (int stage = 0; stage < config->stages; stage++)
         if (config->layers[stage] >= 2) {
             ret[count] = (struct asdm_unit){.stage = stage};
-            snprintf(ret[count++].name, sizeof ret->name, "pair%d", config->sample_height >> stage);
+            snprintf(ret[count++].name, sizeof ret->name, "pair%d", asdm_stage_height(config, stage));
         }
     if (config->mid)
         ret[count++] = (struct asdm_unit){.name = "mid", .mid = true};
@@ -44,7 +45,7 @@ enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *unit
         *ret |= 1u << found;
         at += length + (at[length] == ',');
     }
-    return *ret ? ASDM_OK : asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: must name at least one unit");
+    return ASDM_OK;
 }
 
 void asdm_unit_remove(const struct asdm_unit *unit, struct asdm_unet_config *config) {

@@ -9,7 +9,7 @@
 /* At most ASDM_UNITS_MAX; their number. */
 int asdm_units_of(const struct asdm_unet_config *config, struct asdm_unit *ret);
 
-/* Those named in `list`, as bits by their place among `units`. ERR_ARGUMENT for an unknown name, one named twice, none.
+/* Those named in `list`, as bits by their place among `units`. ERR_ARGUMENT for an unknown name and one named twice.
  */
 enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *units, int count, unsigned *ret,
                                   struct asdm_error *err);

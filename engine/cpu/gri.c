@@ -4,7 +4,6 @@
  * the element type. A window's arithmetic does not depend on rows, threads or other windows. */
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <asdm/error.h>
@@ -197,10 +196,6 @@ static void run_gri(const struct asdm_kernel *kernel, const struct asdm_run *run
     }
 }
 
-static void destroy(struct asdm_kernel *kernel) {
-    free(kernel->state);
-}
-
 static size_t pieces(size_t length, size_t piece) {
     return (length + piece - 1) / piece;
 }
@@ -210,7 +205,6 @@ enum asdm_status cpu_plan_gri(const struct cpu_backend *backend, const struct as
     struct asdm_kernel kernel;
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct gri), "windows", run_gri, &kernel, err));
     struct gri *g = kernel.state;
-    kernel.destroy = destroy;
     g->floats = cpu_vector_select(false);
     g->height = (size_t)site->out.height;
     g->width = (size_t)site->out.width;

@@ -15,8 +15,8 @@ struct cpu_mixture {
     size_t weight_bytes[CPU_MIXTURE_PRODUCTS];
     int products;
     const float *bias[ASDM_EXPERTS_MAX];
-    size_t offset, weight_offsets[CPU_MIXTURE_PRODUCTS], bias_offset, shares_offset;
-    size_t scratch_bytes; /* `offset` not among them */
+    size_t weight_offsets[CPU_MIXTURE_PRODUCTS], bias_offset, shares_offset;
+    size_t scratch_bytes;
 };
 
 /* Lays out all experts' weights for one product; `pack` says which numbers it takes. */

@@ -1,6 +1,5 @@
 /* The small operations around kernels with experts: the mean of a map, the experts' shares, mixed vectors. */
 #include <math.h>
-#include <stdlib.h>
 
 #include <asdm/error.h>
 #include "cpu/mixture.h"
@@ -109,10 +108,6 @@ static void run_mix(const struct asdm_kernel *kernel, const struct asdm_run *run
 
 /* ---- planning */
 
-static void destroy(struct asdm_kernel *kernel) {
-    free(kernel->state);
-}
-
 enum asdm_status cpu_plan_routing(const struct cpu_backend *backend, const struct asdm_site *site,
                                   struct asdm_kernel *ret, struct asdm_error *err) {
     enum asdm_op_kind kind = site->op->kind;
@@ -123,12 +118,11 @@ enum asdm_status cpu_plan_routing(const struct cpu_backend *backend, const struc
                                                            : run_mix,
                                &kernel, err));
     struct routing *routing = kernel.state;
-    kernel.destroy = destroy;
     enum asdm_status status = cpu_weight_f32(site, site->op->weight[0], &routing->weight, err);
     if (status == ASDM_OK)
         status = cpu_weight_f32(site, site->op->bias[0], &routing->bias, err);
     if (status != ASDM_OK) {
-        destroy(&kernel);
+        kernel.destroy(&kernel);
         return status;
     }
     *ret = kernel;

@@ -109,11 +109,9 @@ template <bool BF16, int N> struct product;
 PRODUCTS(16, SM90_R8_0, 8, 9, 10, 11, 12, 13, 14, D8(0))
 PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
 PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
-PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
 PRODUCTS(72, SM90_R8_3 R4(32, 33, 34, 35), 36, 37, 38, 39, 40, 41, 42, D32(0), D4(8))
 PRODUCTS(80, SM90_R8_4, 40, 41, 42, 43, 44, 45, 46, D32(0), D8(4))
 PRODUCTS(88, SM90_R8_4 R4(40, 41, 42, 43), 44, 45, 46, 47, 48, 49, 50, D32(0), D8(4), D4(10))
-PRODUCTS(96, SM90_R8_5, 48, 49, 50, 51, 52, 53, 54, D32(0), D16(2))
 PRODUCTS(128, SM90_R8_7, 64, 65, 66, 67, 68, 69, 70, D64(0))
 PRODUCTS(136, SM90_R8_7 R4(64, 65, 66, 67), 68, 69, 70, 71, 72, 73, 74, D64(0), D4(16))
 PRODUCTS(168, SM90_R8_9 R4(80, 81, 82, 83), 84, 85, 86, 87, 88, 89, 90, D64(0), D16(4), D4(20))
@@ -507,8 +505,8 @@ template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_att
     return cost(MANY::GROUPS) <= cost(FEW::GROUPS) ? launch<MANY>(p, stream) : launch<FEW>(p, stream);
 }
 
-/* Widths of heads by their chunks; a tile of keys and its sharing among key groups by the numbers of keys and queries:
- * never by the rows. Measured on an H200 with 2 and 16 rows of Stable Diffusion's sizes. */
+/* Widths of heads by their chunks; a tile of keys by the numbers of keys and queries: never by the rows. Measured on an
+ * H200 with 2 and 16 rows of Stable Diffusion's sizes. */
 template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream_t stream) {
     const int chunks = p->head_dim / CHUNK;
     const bool short_keys = p->keys <= SHORT_KEYS, long_tokens = p->tokens >= LONG_TOKENS;

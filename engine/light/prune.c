@@ -66,6 +66,8 @@ static enum asdm_status inherit(struct prune *prune, struct asdm_error *err) {
     return ASDM_OK;
 }
 
+enum { HEIGHT_DIGITS_MAX = 6 };
+
 /* The options' stages beside those that the original has. What is wrong with them is the caller's fault. */
 static enum asdm_status add_gri(struct prune *prune, struct asdm_error *err) {
     const struct asdm_light_options *options = prune->options;
@@ -76,7 +78,7 @@ static enum asdm_status add_gri(struct prune *prune, struct asdm_error *err) {
     for (const char *at = options->gri; status == ASDM_OK && *at;) {
         char *end;
         long height = strtol(at, &end, 10);
-        if (*at < '0' || *at > '9' || (*end && *end != ','))
+        if (*at < '0' || *at > '9' || end - at > HEIGHT_DIGITS_MAX || (*end && *end != ','))
             return asdm_fail(err, ASDM_ERR_ARGUMENT, "gri: \"%.40s\" is not a list of heights of maps", options->gri);
         status = asdm_gri_add_stage(&prune->config, height, "gri", err);
         at = end + (*end == ',');

@@ -37,21 +37,23 @@ static void add_layers(struct text *text, const struct asdm_unet_config *config)
 
 /* ---- "asdm" */
 
+/* What stands between a member and the one before it. */
+static const char *comma(const struct text *text) {
+    return text->bytes[text->used - 1] == '{' ? "" : ", ";
+}
+
 static void add_options(struct text *text, const struct asdm_light_options *options) {
-    const char *between = "";
     add(text, "{");
-    if (options->remove && *options->remove) {
+    if (options->remove && *options->remove)
         add(text, "\"remove\": \"%s\"", options->remove);
-        between = ", ";
-    }
     if (options->gri && *options->gri)
-        add(text, "%s\"gri\": \"%s\"", between, options->gri);
+        add(text, "%s\"gri\": \"%s\"", comma(text), options->gri);
     if (options->gri_window)
-        add(text, ", \"gri_window\": %d", options->gri_window);
+        add(text, "%s\"gri_window\": %d", comma(text), options->gri_window);
     if (options->gri_pool)
-        add(text, ", \"gri_pool\": %d", options->gri_pool);
+        add(text, "%s\"gri_pool\": %d", comma(text), options->gri_pool);
     if (options->condconv)
-        add(text, "%s\"condconv\": \"%s\"", text->bytes[text->used - 1] == '{' ? "" : ", ", options->condconv);
+        add(text, "%s\"condconv\": \"%s\"", comma(text), options->condconv);
     add(text, "}");
 }
 

@@ -464,11 +464,3 @@ double asdm_program_op_step_macs(const struct asdm_program *p, const struct asdm
         return 0;
     return asdm_program_op_macs(p, op, height, width) * (is_folded(p, op, height, width) ? 4.0 / 9 : 1);
 }
-
-double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width) {
-    double macs = 0;
-    for (int i = 0; i < program->op_count; i++)
-        if (asdm_program_op_rate(program, &program->ops[i]) == rate)
-            macs += asdm_program_op_macs(program, &program->ops[i], height, width);
-    return macs;
-}

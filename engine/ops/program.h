@@ -107,9 +107,8 @@ bool asdm_op_is_gri(const struct asdm_op *op, int64_t height, int64_t width);
 /* Multiply-accumulates of an operation for one row and latents of height x width: products, convolutions and both
  * matrix products of attention; the basis of every GMAC figure in this project. A query of global-regional attention
  * has its window's tokens and all cells for keys, those that are masked counted; a conditional form has the mixing of
- * its kernels beside the rest, once per row. And of all operations of a rate. */
+ * its kernels beside the rest, once per row. */
 double asdm_program_op_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);
-double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width);
 /* What is left of an operation's at each step after the exact rewrites: nothing where its rate is slower, and 4/9 of a
  * 3x3 convolution that reads an upsampled map of twice the size, which is four 2x2 ones on the small map. */
 double asdm_program_op_step_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);

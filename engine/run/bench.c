@@ -162,8 +162,7 @@ static double bytes_moved(const struct profile *profile, const struct asdm_site 
 }
 
 static double gmac_of(const struct profile *profile, const struct asdm_site *site) {
-    double macs = asdm_program_op_macs(site->program, site->op, profile->height, profile->width);
-    return site->rows * macs / 1e9 * (site->op->upsample ? 4.0 / 9 : 1);
+    return site->rows * asdm_program_op_step_macs(site->program, site->op, profile->height, profile->width) / 1e9;
 }
 
 static void describe_shape(const struct asdm_site *site, char *text, size_t room) {
@@ -181,7 +180,11 @@ static void describe_shape(const struct asdm_site *site, char *text, size_t room
                  (int)out->channels * (op->geglu ? 2 : 1), op->geglu ? " geglu" : "");
         break;
     case ASDM_OP_ATTENTION:
-        snprintf(text, room, "%dx%d d%d h%d", (int)(in->height * in->width), (int)keys, op->head_dim, op->heads);
+        if (asdm_op_is_gri(op, out->height, out->width))
+            snprintf(text, room, "%dx%d d%d h%d window %d/%d", (int)out->height, (int)out->width, op->head_dim,
+                     op->heads, op->window, op->pool);
+        else
+            snprintf(text, room, "%dx%d d%d h%d", (int)(in->height * in->width), (int)keys, op->head_dim, op->heads);
         break;
     default:
         snprintf(text, room, "%dx%d %d", (int)out->height, (int)out->width, (int)out->channels);

@@ -18,7 +18,7 @@ enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what w
 /* One such call by operation, implementation and shape, slowest first: what a roofline is made of. */
 struct asdm_bench_line {
     char op[32], kernel[48];
-    char shape[48]; /* "64x64 320->640 k3", "4096 320->2560 geglu", "4096x77 d40 h8" */
+    char shape[48]; /* "64x64 320->640 k3", "4096 320->2560 geglu", "4096x77 d40 h8", "64x64 d40 h8 window 16/4" */
     int count;
     double seconds;
     double gmac;  /* that the operations need; convolutions of upsampled maps on four folded taps instead of nine */

@@ -199,6 +199,7 @@ def test_windows_as_large_as_the_map_are_plain_attention(asdm, models_dir, input
     (["--gri", "32,"], None),
     (["--gri", "x"], '"x" is not a list of heights'),
     (["--gri", "+32"], "is not a list of heights"),
+    (["--gri", "0" * 20000 + "32"], "is not a list of heights"),
     (["--gri", ""], "must name at least one unit"),
     (["--gri", "32", "--gri-window", "10", "--gri-pool", "4"], "pool: must divide the window of 10, is 4"),
     (["--gri", "4", "--remove", "mid"], "4 is the height of no stage with self-attention"),

@@ -4,8 +4,8 @@
  * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify
  * by a small factor. In 16-bit types inputs and weights are the same numbers for both, so what differs is the rounding
  * to 2^-9 (bfloat16) or 2^-12 (half) of each result that is stored between operations, of which a recipe has at most
- * five. In attention a score of size s brings s times the rounding of q and of k into a weight, and the largest of n
- * normal scores is about sqrt(2 ln n); so it is with the scores and the shares of experts. */
+ * five. In attention in windows a score of size s brings s times the rounding of q and of k into a weight, and the
+ * largest of n normal scores is about sqrt(2 ln n); so it is with the scores and the shares of experts. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,8 +29,7 @@ static double bound_of(const struct recipe *recipe, const struct trial *trial, i
     /* A large mean cancels in a norm, and with it the digits that hold it. */
     double amplification = trial->fill == FILL_LARGE_MEAN ? 128 : trial->fill == FILL_CONSTANT ? 16 : 1;
     double stored = dtype == ASDM_DTYPE_BF16 ? 0x1p-9 : dtype == ASDM_DTYPE_FP16 ? 0x1p-12 : 0;
-    double scores =
-        strstr(recipe->name, "attention") || strstr(recipe->name, "experts") ? 2 * sqrt(2 * log(length + 1)) : 0;
+    double scores = strstr(recipe->name, "gri") || strstr(recipe->name, "experts") ? 2 * sqrt(2 * log(length + 1)) : 0;
     return amplification * (fp32 + (5 + scores) * stored);
 }
 

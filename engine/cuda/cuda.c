@@ -223,7 +223,10 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     backend->base = (struct asdm_backend){&asdm_cuda_class, dtype, dtype == ASDM_DTYPE_FP32 ? 4 : 2};
     backend->device = device;
     backend->dtype = own_dtype(dtype);
+    size_t left;
     cudaError_t error = cudaSetDevice(device);
+    if (error == cudaSuccess)
+        error = cudaMemGetInfo(&left, &backend->memory);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&backend->stream, cudaStreamNonBlocking);
     if (error == cudaSuccess)

@@ -9,6 +9,7 @@ struct cuda_backend {
     struct asdm_backend base;
     int device;
     enum cuda_dtype dtype;
+    size_t memory; /* the device's, in bytes */
     cudaStream_t stream;
     cudaEvent_t start, stop; /* for asdm_device_class.time */
     cudaError_t failure;     /* the first, which stays */

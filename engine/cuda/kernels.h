@@ -21,6 +21,20 @@ extern "C" {
 
 enum cuda_dtype { CUDA_F16, CUDA_BF16, CUDA_F32 };
 
+/* The shares of experts: [rows, or mapped][experts] in the back end's type. Read divided by their sum. */
+struct cuda_shares {
+    const void *values;
+    const int32_t *map; /* device; NULL: the same row */
+    int rows, experts;  /* experts 0: there are none */
+};
+
+/* Experts of a conditional convolution (ops/op.h): their packed weights and biases (NULL: none). */
+struct cuda_experts {
+    struct cuda_shares shares;
+    const void *weight[ASDM_EXPERTS_MAX];
+    const float *bias[ASDM_EXPERTS_MAX];
+};
+
 /* A convolution, or a linear (kernel 1, height 1, width the tokens; `channels[1]` of a second source follow those of
  * the first). y = post(activation(sum_k x w + bias) + residual); with geglu: a * gelu(gate) in place of the activation.
  * Sums in float32. Bias float32. */
@@ -36,9 +50,13 @@ struct cuda_product {
     const void *x[2], *weight; /* weight: as cuda_product_pack lays it out */
     const float *bias;         /* in the packed rows' order; or NULL */
     const void *residual;      /* like y; or NULL; may be y itself */
-    /* Where rows have kernels of their own (kernel at stride 1 without upsampling or geglu): device [rows + 1], which
-     * of the weights and biases that lie one after another is a row's, and how many there are; or NULL. */
+    /* Where rows have kernels of their own (stride 1, no upsampling, no geglu), either of two in place of the weight
+     * and bias: `slot_count` of both lie one after another, and device slots[rows + 1] says which is a row's and how
+     * many different ones there are; or the experts, whose products the kernel itself weighs (cuda_product_sm90_mixes).
+     */
     const int32_t *slots;
+    int slot_count;
+    struct cuda_experts experts;
     void *y;
     void *scratch; /* cuda_product_scratch bytes */
 };
@@ -58,6 +76,9 @@ cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream)
 /* For an upsampling convolution the four 2x2 kernels that replace the 3x3 one follow it in memory, each
  * [out rows][2 * 2][channels], by (row phase, column phase): the packed weight of 25/9 the bytes. */
 bool cuda_product_sm90_folds(const struct cuda_product *p);
+/* Whether experts are better multiplied one by one than mixed first: small maps, whose time is the weights' way. A
+ * function of the operation without `rows`. */
+bool cuda_product_sm90_mixes(const struct cuda_product *p);
 
 /* ---- product.cu: mma.sync for fp16 and bf16, plain float32 otherwise: any shape, any architecture from sm_80 */
 size_t cuda_product_scratch(const struct cuda_product *p);
@@ -111,23 +132,23 @@ cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.c
 
 enum { CUDA_MIXTURE_ROWS_MAX = 64 };
 
-/* The shares of experts: [rows, or mapped][experts] in the back end's type. Read divided by their sum. */
-struct cuda_shares {
-    const void *values;
-    const int32_t *map; /* device; NULL: the same row */
-    int rows, experts;
+/* Kernels that were mixed before, by their shares; zeroed at first. */
+enum { CUDA_CACHE_SLOTS_MAX = 32 };
+struct cuda_mixture_cache {
+    float keys[CUDA_CACHE_SLOTS_MAX][ASDM_EXPERTS_MAX];
+    uint32_t next, done; /* draws the slot that goes next; blocks of a launch that are done */
 };
 
 /* Kernels of all rows as weighted sums of the experts' kernels. Rows with equal shares have one. */
 struct cuda_mixture {
     enum cuda_dtype dtype;
-    struct cuda_shares shares;
-    const void *weight[ASDM_EXPERTS_MAX]; /* `weight_count` elements each */
-    const float *bias[ASDM_EXPERTS_MAX];  /* `bias_count` each */
-    size_t weight_count, bias_count;
-    void *mixed_weight; /* [rows][weight_count] */
-    float *mixed_bias;  /* [rows][bias_count] */
-    int32_t *slots;     /* [rows + 1], as cuda_product wants them */
+    struct cuda_experts experts;
+    size_t weight_count, bias_count;  /* of one kernel; bias_count 0: none */
+    void *weight;                     /* [slot_count][weight_count] */
+    float *bias;                      /* [slot_count][bias_count] */
+    int slot_count;                   /* at least the rows */
+    int32_t *slots;                   /* [rows + 1], as cuda_product wants them */
+    struct cuda_mixture_cache *cache; /* device; what `weight` and `bias` hold from launch to launch; NULL: nothing */
 };
 cudaError_t cuda_mix(const struct cuda_mixture *m, cudaStream_t stream);
 /* y[row] = the sum of the experts' vectors x[e] by the row's shares; maps as of the shares. */

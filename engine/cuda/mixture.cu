@@ -8,7 +8,7 @@ namespace {
 
 enum {
     THREADS = 256,
-    MIX_BLOCKS = 1056 /* enough to keep any device's memory busy */,
+    MIX_BLOCKS = 528 /* enough to keep any device's memory busy */,
     ROWS_MAX = CUDA_MIXTURE_ROWS_MAX
 };
 
@@ -28,12 +28,22 @@ template <class T> __device__ void read_shares(const cuda_shares &shares, int ro
 
 /* ---- kernels of convolutions */
 
-/* What every block finds out for itself: the distinct rows of shares. */
+/* What every block finds out for itself: the distinct rows of shares, and where their kernels go. */
 struct distinct {
-    float shares[ROWS_MAX][ASDM_EXPERTS_MAX]; /* first of all rows, then of the slots */
+    float shares[ROWS_MAX][ASDM_EXPERTS_MAX]; /* first of all rows, then of the distinct ones */
     int first[ROWS_MAX];                      /* the first row with the shares of this one */
-    int slot[ROWS_MAX], count;
+    int number[ROWS_MAX], count;              /* which of the distinct ones a row is */
+    int slot[ROWS_MAX];                       /* of each distinct one */
+    bool known[ROWS_MAX];                     /* its kernel is there */
+    uint32_t next;
 };
+
+__device__ __forceinline__ bool equal(const float *a, const float *b) {
+    bool same = true;
+    for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+        same = same && a[e] == b[e];
+    return same;
+}
 
 template <class T> __device__ void find_distinct(const cuda_shares &shares, distinct &d) {
     const int row = (int)threadIdx.x;
@@ -46,22 +56,19 @@ template <class T> __device__ void find_distinct(const cuda_shares &shares, dist
     __syncthreads();
     if (row < shares.rows) {
         int first = 0;
-        for (bool equal = false; first < row && !equal; first += !equal) {
-            equal = true;
-            for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
-                equal = equal && d.shares[first][e] == own[e];
-        }
+        while (first < row && !equal(d.shares[first], own))
+            first++;
         d.first[row] = first;
     }
     __syncthreads();
     if (row < shares.rows) {
-        int slot = 0;
+        int number = 0;
         for (int r = 0; r < d.first[row]; r++)
-            slot += d.first[r] == r;
-        d.slot[row] = slot;
+            number += d.first[r] == r;
+        d.number[row] = number;
         if (d.first[row] == row)
             for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
-                d.shares[slot][e] = own[e]; /* slot <= row: all rows were read */
+                d.shares[number][e] = own[e]; /* number <= row: all rows were read */
         if (row == shares.rows - 1) {
             d.count = 0;
             for (int r = 0; r <= row; r++)
@@ -69,6 +76,58 @@ template <class T> __device__ void find_distinct(const cuda_shares &shares, dist
         }
     }
     __syncthreads();
+}
+
+/* A slot for each of the distinct ones: where the cache has it, otherwise drawn from those that this launch does not
+ * need. All blocks come to the same, as the cache changes only when all have read it. */
+__device__ void find_slots(const struct cuda_mixture &m, distinct &d) {
+    const int i = (int)threadIdx.x;
+    if (i < d.count) {
+        d.slot[i] = m.cache ? -1 : i;
+        for (int s = 0; m.cache && s < m.slot_count; s++)
+            if (equal(m.cache->keys[s], d.shares[i]))
+                d.slot[i] = s;
+        d.known[i] = m.cache && d.slot[i] >= 0;
+    }
+    __syncthreads();
+    if (i == 0 && m.cache) {
+        d.next = m.cache->next;
+        for (int n = 0; n < d.count; n++) {
+            if (d.known[n])
+                continue;
+            d.next = d.next * 1664525u + 1013904223u; /* Numerical Recipes' generator */
+            int slot = (int)((d.next >> 16) % (unsigned)m.slot_count);
+            for (int other = 0; other < d.count;) /* slots are at least as many as rows */
+                if (other != n && d.slot[other] == slot) {
+                    slot = (slot + 1) % m.slot_count;
+                    other = 0;
+                } else {
+                    other++;
+                }
+            d.slot[n] = slot;
+        }
+    }
+    __syncthreads();
+}
+
+/* The last block to come here notes what the cache holds now. */
+__device__ void update_cache(const struct cuda_mixture &m, const distinct &d) {
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(&m.cache->done, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    for (int n = (int)threadIdx.x; n < d.count; n += THREADS)
+        for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+            m.cache->keys[d.slot[n]][e] = d.shares[n][e];
+    if (threadIdx.x == 0) {
+        m.cache->next = d.next;
+        m.cache->done = 0;
+    }
 }
 
 /* The experts are read once and leave the cache first, so that the mixed kernel stays there for its convolution. */
@@ -104,34 +163,50 @@ __device__ __forceinline__ void sum_experts(const float (&w)[EXPERTS][LANES], co
 }
 
 template <class T, int EXPERTS, int LANES>
-__global__ void __launch_bounds__(THREADS) mix_kernel(const __grid_constant__ struct cuda_mixture m) {
-    __shared__ distinct d;
-    const size_t step = (size_t)gridDim.x * THREADS * LANES, start = ((size_t)blockIdx.x * THREADS + threadIdx.x);
-    cuda_launch_dependents();
-    cuda_wait_inputs();
-    find_distinct<T>(m.shares, d);
-    if (blockIdx.x == 0 && (int)threadIdx.x <= m.shares.rows)
-        m.slots[threadIdx.x] = (int)threadIdx.x < m.shares.rows ? d.slot[threadIdx.x] : d.count;
-    for (size_t at = start * LANES; at < m.weight_count; at += step) {
+__device__ __forceinline__ void mix_weights(const struct cuda_mixture &m, const distinct &d, size_t start,
+                                            size_t step) {
+    for (size_t at = start * LANES; at < m.weight_count; at += step * LANES) {
         float w[EXPERTS][LANES];
 #pragma unroll
         for (int e = 0; e < EXPERTS; e++)
-            load<T, LANES>((const T *)m.weight[e] + at, w[e]);
-        for (int slot = 0; slot < d.count; slot++) {
+            load<T, LANES>((const T *)m.experts.weight[e] + at, w[e]);
+        for (int n = 0; n < d.count; n++) {
             float sum[LANES] = {};
-            sum_experts<EXPERTS, LANES>(w, d.shares[slot], sum);
-            save<T, LANES>((T *)m.mixed_weight + slot * m.weight_count + at, sum);
+            if (d.known[n])
+                continue;
+            sum_experts<EXPERTS, LANES>(w, d.shares[n], sum);
+            save<T, LANES>((T *)m.weight + d.slot[n] * m.weight_count + at, sum);
         }
     }
-    for (size_t i = start; i < m.bias_count * d.count; i += step / LANES) {
-        const size_t slot = i / m.bias_count, at = i - slot * m.bias_count;
+}
+
+template <class T, int EXPERTS, int LANES>
+__global__ void __launch_bounds__(THREADS) mix_kernel(const __grid_constant__ struct cuda_mixture m) {
+    __shared__ distinct d;
+    const size_t step = (size_t)gridDim.x * THREADS, start = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const int rows = m.experts.shares.rows;
+    cuda_launch_dependents();
+    cuda_wait_inputs();
+    find_distinct<T>(m.experts.shares, d);
+    find_slots(m, d);
+    if (blockIdx.x == 0 && (int)threadIdx.x <= rows)
+        m.slots[threadIdx.x] = (int)threadIdx.x < rows ? d.slot[d.number[threadIdx.x]] : d.count;
+    bool missing = false;
+    for (int n = 0; n < d.count; n++)
+        missing = missing || !d.known[n];
+    if (missing)
+        mix_weights<T, EXPERTS, LANES>(m, d, start, step);
+    for (size_t i = start; missing && i < m.bias_count * d.count; i += step) {
+        const size_t n = i / m.bias_count, at = i - n * m.bias_count;
         float b[EXPERTS][1], sum[1] = {};
 #pragma unroll
         for (int e = 0; e < EXPERTS; e++)
-            b[e][0] = m.bias[e][at];
-        sum_experts<EXPERTS, 1>(b, d.shares[slot], sum);
-        m.mixed_bias[i] = sum[0];
+            b[e][0] = m.experts.bias[e][at];
+        sum_experts<EXPERTS, 1>(b, d.shares[n], sum);
+        m.bias[d.slot[n] * m.bias_count + at] = sum[0];
     }
+    if (m.cache)
+        update_cache(m, d);
 }
 
 template <class T, int EXPERTS> cudaError_t launch_mix(const struct cuda_mixture &m, cudaStream_t stream) {
@@ -229,38 +304,48 @@ cudaError_t launch_pool(const void *x, void *y, int rows, int tokens, int channe
                               y_channels);
 }
 
-/* ---- routing: a block has a row, a warp an expert */
+/* ---- routing: a block has a row */
 
 template <class T>
-__global__ void __launch_bounds__(32 * ASDM_EXPERTS_MAX) routing_kernel(const __grid_constant__ struct cuda_routing r) {
-    __shared__ float scores[ASDM_EXPERTS_MAX];
-    const int row = (int)blockIdx.x, expert = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    const int features = r.channels[0] + r.channels[1];
+__global__ void __launch_bounds__(THREADS) routing_kernel(const __grid_constant__ struct cuda_routing r) {
+    __shared__ float parts[ASDM_EXPERTS_MAX][THREADS / 32];
+    const int row = (int)blockIdx.x, warp = (int)threadIdx.x / 32, features = r.channels[0] + r.channels[1];
+    float sum[ASDM_EXPERTS_MAX] = {};
     cuda_launch_dependents();
     cuda_wait_inputs();
-    float sum = 0.0f;
-    for (int source = 0; source < 2 && expert < r.experts; source++) {
-        const float *weight = r.weight + (size_t)expert * features + (source ? r.channels[0] : 0);
-        const T *x = (const T *)r.x[source];
-        if (x)
-            x += (size_t)(r.maps[source] ? r.maps[source][row] : row) * r.channels[source];
+    for (int source = 0; source < 2 && r.channels[source]; source++) {
+        const T *x = (const T *)r.x[source] + (size_t)(r.maps[source] ? r.maps[source][row] : row) * r.channels[source];
+        const float *weight = r.weight + (source ? r.channels[0] : 0);
 #pragma unroll 4
-        for (int c = lane; c < r.channels[source]; c += 32)
-            sum = fmaf(cuda_to_float(x[c]), weight[c], sum);
+        for (int c = (int)threadIdx.x; c < r.channels[source]; c += THREADS) {
+            const float v = cuda_to_float(x[c]);
+#pragma unroll
+            for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+                if (e < r.experts)
+                    sum[e] = fmaf(v, weight[(size_t)e * features + c], sum[e]);
+        }
     }
-    for (int offset = 16; offset; offset /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-    if (lane == 0 && expert < r.experts)
-        scores[expert] = r.scale * (sum + r.bias[expert]);
+#pragma unroll
+    for (int e = 0; e < ASDM_EXPERTS_MAX; e++) {
+        for (int offset = 16; offset; offset /= 2)
+            sum[e] += __shfl_xor_sync(0xffffffffu, sum[e], offset);
+        if (threadIdx.x % 32 == 0)
+            parts[e][warp] = sum[e];
+    }
     __syncthreads();
     if (threadIdx.x == 0) {
-        float most = -INFINITY, total = 0.0f;
+        float score[ASDM_EXPERTS_MAX], most = -INFINITY, total = 0.0f;
+        for (int e = 0; e < r.experts; e++) {
+            float all = r.bias[e];
+            for (int w = 0; w < THREADS / 32; w++)
+                all += parts[e][w];
+            score[e] = r.scale * all;
+            most = fmaxf(most, score[e]);
+        }
         for (int e = 0; e < r.experts; e++)
-            most = fmaxf(most, scores[e]);
+            total += score[e] = expf(score[e] - most);
         for (int e = 0; e < r.experts; e++)
-            total += scores[e] = expf(scores[e] - most);
-        for (int e = 0; e < r.experts; e++)
-            ((T *)r.y)[(size_t)row * r.experts + e] = cuda_from_float<T>(scores[e] / total);
+            ((T *)r.y)[(size_t)row * r.experts + e] = cuda_from_float<T>(score[e] / total);
     }
 }
 
@@ -269,7 +354,7 @@ __global__ void __launch_bounds__(32 * ASDM_EXPERTS_MAX) routing_kernel(const __
 extern "C" {
 
 cudaError_t cuda_mix(const struct cuda_mixture *m, cudaStream_t stream) {
-    switch (m->shares.experts) {
+    switch (m->experts.shares.experts) {
     case 2:
         return CUDA_BY_DTYPE(m->dtype, (launch_mix<T, 2>(*m, stream)));
     case 3:
@@ -300,8 +385,8 @@ cudaError_t cuda_global_pool(enum cuda_dtype dtype, const void *x, void *y, int 
 }
 
 cudaError_t cuda_routing(const struct cuda_routing *r, cudaStream_t stream) {
-    return CUDA_BY_DTYPE(
-        r->dtype, cuda_launch(routing_kernel<T>, dim3((unsigned)r->rows), dim3(32 * ASDM_EXPERTS_MAX), 0, stream, *r));
+    return CUDA_BY_DTYPE(r->dtype,
+                         cuda_launch(routing_kernel<T>, dim3((unsigned)r->rows), dim3(THREADS), 0, stream, *r));
 }
 
 } // extern "C"

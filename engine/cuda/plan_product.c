@@ -11,7 +11,7 @@
 struct product {
     struct cuda_op op;
     struct cuda_product shape; /* with the weight's and bias' addresses */
-    bool sm90;
+    struct cuda_method method;
     size_t wide_bytes; /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
 };
 
@@ -116,11 +116,11 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
     return ASDM_OK;
 }
 
-static enum asdm_status get_weights(struct product *product, struct asdm_error *err) {
+static enum asdm_status get_weights(struct product *product, size_t *ret_bytes, struct asdm_error *err) {
     struct cuda_product *p = &product->shape;
     const struct asdm_site *site = &product->op.site;
     const struct asdm_op *op = site->op;
-    struct pack pack = {.product = product, .fold = product->sm90 && cuda_product_sm90_folds(p)};
+    struct pack pack = {.product = product, .fold = cuda_product_sm90_fits(p) && cuda_product_sm90_folds(p)};
     size_t rows = cuda_product_rows(p), bytes = rows * cuda_product_depth(p) * product->op.backend->base.element_bytes;
     char key[1024];
     const void *memory;
@@ -129,6 +129,7 @@ static enum asdm_status get_weights(struct product *product, struct asdm_error *
     snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[0]].name, op->parts,
              (int)p->dtype, p->geglu ? "|geglu" : "", pack.fold ? "|folded" : "");
     ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, &p->weight, err));
+    *ret_bytes = bytes;
     if (op->bias[0] == ASDM_NONE)
         return ASDM_OK;
     snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[0]].name, op->parts,
@@ -151,7 +152,7 @@ static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     p.scratch = (unsigned char *)run->scratch + product->wide_bytes;
     if (product->wide_bytes)
         p.y = run->scratch;
-    cuda_note(&product->op, product->sm90 ? cuda_product_sm90(&p, stream) : cuda_product(&p, stream));
+    cuda_note(&product->op, cuda_method_run(&product->method, &p, stream));
     if (product->wide_bytes)
         cuda_note(&product->op,
                   cuda_geglu(p.dtype, p.y, cuda_result(&product->op, run),
@@ -165,6 +166,8 @@ static struct cuda_product shape_of(const struct cuda_backend *backend, const st
     bool conv = op->kind == ASDM_OP_CONV2D;
     return (struct cuda_product){
         .dtype = backend->dtype,
+        .tf32 = backend->tf32,
+        .batch_dependent = backend->base.batch_dependent,
         .rows = site->rows,
         .in_height = conv ? (int)site->in[ASDM_SRC_X].height : 1,
         .in_width = conv ? (int)site->in[ASDM_SRC_X].width : cuda_tokens(site->in[ASDM_SRC_X]),
@@ -183,19 +186,23 @@ static struct cuda_product shape_of(const struct cuda_backend *backend, const st
     };
 }
 
-static const char *name_of(const struct product *product) {
-    const struct cuda_product *p = &product->shape;
-    if (product->sm90)
-        return p->kernel == 1   ? p->geglu ? "wgmma geglu" : "wgmma linear"
-               : p->upsample    ? "wgmma conv, folded"
-               : p->stride == 1 ? "wgmma conv"
-                                : "wgmma conv, stride 2";
-    return p->kernel == 1 ? "linear" : "conv";
+static enum asdm_status choose(struct product *product, size_t weight_bytes, struct asdm_error *err) {
+    struct cuda_product shape = product->shape;
+    if (product->op.site.op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE)
+        shape.residual = shape.weight; /* that there is one */
+    return cuda_method_choose(product->op.backend, &product->op.site, &shape, weight_bytes, &product->method, err);
+}
+
+static void destroy(struct asdm_kernel *kernel) {
+    struct product *product = kernel->state;
+    cuda_method_done(&product->method);
+    free(product);
 }
 
 enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
                                    struct asdm_error *err) {
     struct asdm_kernel kernel;
+    size_t weight_bytes = 0;
     ASDM_TRY(cuda_check_maps(site, 0, err));
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
     struct product *product = kernel.state;
@@ -207,14 +214,16 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
         product->wide_bytes = asdm_size_align(
             (size_t)p->rows * (size_t)p->out_width * (size_t)p->out_channels * backend->base.element_bytes, 128);
     }
-    product->sm90 = cuda_product_sm90_fits(p);
-    enum asdm_status status = get_weights(product, err);
+    enum asdm_status status = get_weights(product, &weight_bytes, err);
+    if (status == ASDM_OK)
+        status = choose(product, weight_bytes, err);
     if (status != ASDM_OK) {
         kernel.destroy(&kernel);
         return status;
     }
-    kernel.name = name_of(product);
-    kernel.scratch_bytes = product->wide_bytes + (product->sm90 ? 0 : cuda_product_scratch(p));
+    kernel.destroy = destroy;
+    kernel.name = cuda_method_name(&product->method, p);
+    kernel.scratch_bytes = product->wide_bytes + product->method.scratch_bytes;
     kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

@@ -5,7 +5,8 @@
  * tiles of 128 pixels by BN outputs: one thread loads A, one W, and two warpgroups of 64 pixels each multiply. What
  * the loading threads do between two loads is kept short: a division there would bound the whole kernel.
  *
- * The sum over K is cut into chunks, a function of the operation without `rows`; each is summed from zero in float32
+ * The sum over K is cut into chunks, a function of the operation without `rows` (unless it is said that bits may depend
+ * on them); each is summed from zero in float32
  * and the chunks are added in order. With few rows a cluster's CTAs take a chunk each (spread) and exchange the
  * partial sums through distributed shared memory; with many, one CTA walks through them. Same bits both ways.
  *
@@ -722,12 +723,13 @@ choice cheapest(const extent &e, int rows, int chunks) {
 }
 
 /* Chunks of K: what is best for two rows (a picture under guidance), whatever the rows, as bits depend on it; a percent
- * more for each chunk, as many rows have no use for them. */
-int chunks_of(const extent &e) {
+ * more for each chunk, as many rows have no use for them. Where bits may depend on the rows, what is best for these. */
+int chunks_of(const struct cuda_product *p, const extent &e) {
     int best = 1;
     long long least = 0;
+    const int rows = p->batch_dependent ? p->rows : 2;
     for (int chunks = 1; chunks <= CHUNKS_MAX && e.steps >= chunks * SPREAD_STEPS; chunks *= 2) {
-        const long long cost = cost_of(e, 2, cheapest(e, 2, chunks)) * (100 + chunks);
+        const long long cost = cost_of(e, rows, cheapest(e, rows, chunks)) * (p->batch_dependent ? 100 : 100 + chunks);
         if (chunks == 1 || cost < least) {
             least = cost;
             best = chunks;
@@ -738,7 +740,7 @@ int chunks_of(const extent &e) {
 
 choice choose(const struct cuda_product *p) {
     const extent e = extent_of(p);
-    return cheapest(e, p->rows, chunks_of(e));
+    return cheapest(e, p->rows, chunks_of(p, e));
 }
 
 /* ---- the launch */
@@ -880,22 +882,32 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
 }
 
 cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream) {
-    return run_choice(p, choose(p), stream);
+    return run_choice(p, p->choice ? *p->choice : choose(p), stream);
 }
 
 struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p) {
     return choose(p);
 }
 
+struct cuda_product_choice cuda_product_sm90_choice_of(const struct cuda_product *p, int chunks) {
+    return cheapest(extent_of(p), p->rows, chunks);
+}
+
+bool cuda_product_sm90_possible(const struct cuda_product *p, const struct cuda_product_choice *c) {
+    choice all[CANDIDATES];
+    if (c->chunks < 1 || c->chunks > CHUNKS_MAX || c->chunks & (c->chunks - 1))
+        return false;
+    const int count = candidates(extent_of(p), c->chunks, all, CANDIDATES);
+    for (int i = 0; i < count; i++)
+        if (all[i].width == c->width && all[i].spread == c->spread && all[i].alternate == c->alternate)
+            return true;
+    return false;
+}
+
 int cuda_product_sm90_candidates(const struct cuda_product *p, int chunks, struct cuda_product_choice *ret,
                                  int capacity) {
     const extent e = extent_of(p);
-    return candidates(e, chunks ? chunks : chunks_of(e), ret, capacity);
-}
-
-cudaError_t cuda_product_sm90_with(const struct cuda_product *p, const struct cuda_product_choice *choice,
-                                   cudaStream_t stream) {
-    return run_choice(p, *choice, stream);
+    return candidates(e, chunks ? chunks : chunks_of(p, e), ret, capacity);
 }
 
 } // extern "C"

@@ -311,3 +311,42 @@ enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int heig
     *ret_bytes = with_scratch(step) + with_scratch(decode) + (size_t)rows * (size_t)width * (size_t)height * 8;
     return ASDM_OK;
 }
+
+/* Weights of a program: what is laid out, or else about what will be, in the back end's type. `*ret_missing` counts up
+ * what is still to come. */
+static size_t weight_bytes(const struct asdm_model *model, enum asdm_component component,
+                           const struct asdm_program *program, size_t *ret_missing) {
+    size_t laid = asdm_weight_store_bytes(model->weights[component]), expected = 0;
+    for (int i = 0; i < program->weight_count; i++)
+        expected += asdm_weight_count(&program->weights[i]) * model->backend->element_bytes;
+    *ret_missing += expected > laid ? expected - laid : 0;
+    return expected > laid ? expected : laid;
+}
+
+enum asdm_status asdm_batch_plan_memory(struct asdm_model *model, int width, int height, int rows,
+                                        struct asdm_memory *ret, struct asdm_error *err) {
+    struct asdm_memory m;
+    struct asdm_error why = {0};
+    size_t missing = 0;
+    m.free = asdm_backend_available(model->backend, &m.device);
+    m.weights =
+        weight_bytes(model, ASDM_COMPONENT_UNET, model->denoisers[ASDM_PRECISION_MAIN][0]->unet.program, &missing) +
+        weight_bytes(model, ASDM_COMPONENT_TEXT, model->text.encoder.program, &missing) +
+        weight_bytes(model, ASDM_COMPONENT_VAE, model->autoencoder.decoder.program, &missing);
+    enum asdm_status status = asdm_batch_memory(model, width, height, rows, &m.plans, &why);
+    if (status != ASDM_OK && !(m.device && status == ASDM_ERR_MEMORY)) {
+        if (err)
+            *err = why;
+        return status;
+    }
+    if (m.device && (status != ASDM_OK || missing > m.free || m.plans - m.plans / 3 > m.free - missing))
+        return asdm_fail(err, ASDM_ERR_MEMORY,
+                         "the weights take about %.2f GB of device memory%s, %d row(s) of %d x %d %s%.2f GB; %.2f of "
+                         "%.2f GB are free",
+                         (double)m.weights / 1e9, missing ? "" : " (laid out)", rows, width, height,
+                         status == ASDM_OK ? "" : "more than the free ",
+                         (double)(status == ASDM_OK ? m.plans : m.free) / 1e9, (double)m.free / 1e9,
+                         (double)m.device / 1e9);
+    *ret = m;
+    return ASDM_OK;
+}

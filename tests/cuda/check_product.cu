@@ -241,7 +241,9 @@ static bool run_once(data &d, const struct cuda_product_choice *choice, bool in_
         CHECK(cudaMemcpy(y, d.old, d.y_bytes, cudaMemcpyDeviceToDevice));
         p.residual = y;
     }
-    CHECK(choice ? cuda_product_sm90_with(&p, choice, 0) : cuda_product_sm90(&p, 0));
+    p.choice = choice;
+    CHECK(cuda_product_sm90(&p, 0));
+    p.choice = nullptr;
     CHECK(cudaDeviceSynchronize());
     std::vector<unsigned char> fence(2 * FENCE);
     CHECK(cudaMemcpy(fence.data(), y - FENCE, FENCE, cudaMemcpyDeviceToHost));
@@ -325,12 +327,13 @@ static double time_of(data &d, const struct cuda_product_choice *choice, size_t 
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
     struct cuda_product p = d.p;
     p.residual = d.old;
+    p.choice = choice;
     size_t at = 0;
     cudaError_t status = cudaSuccess;
     for (int i = 0; i < launches && status == cudaSuccess; i++) {
         p.weight = (const char *)d.p.weight + at;
         at = at + 2 * d.weight_bytes <= weight_room ? at + d.weight_bytes : 0;
-        status = choice ? cuda_product_sm90_with(&p, choice, stream) : cuda_product_sm90(&p, stream);
+        status = cuda_product_sm90(&p, stream);
     }
     CHECK(cudaStreamEndCapture(stream, &graph));
     if (status != cudaSuccess)

@@ -1,6 +1,6 @@
 /* Which kernel computes a product, with which tiles: the back end's own choice, or the one that measuring found. The
- * candidates are the tile shapes of product_sm90.cu where it fits, product.cu elsewhere, and what the vendor's library
- * proposes. */
+ * candidates are the tile shapes of product_sm90.cu where it fits, product.cu elsewhere, and what the vendor's
+ * libraries propose. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +39,91 @@ static bool parse_tiles(const char *text, struct cuda_product_choice *ret) {
     return strcmp(text, again) == 0;
 }
 
-static bool is_library(const char *text) {
-    return strncmp(text, "cublaslt ", 9) == 0;
+/* ---- the vendor's libraries */
+
+static const struct cuda_vendor *const vendors[] = {
+#ifdef ASDM_HAVE_CUBLASLT
+    &cuda_cublaslt,
+#endif
+#ifdef ASDM_HAVE_CUDNN
+    &cuda_cudnn,
+#endif
+    NULL,
+};
+
+void cuda_vendors_describe(char *ret, size_t room) {
+    size_t used = 0;
+    *ret = '\0';
+    for (int i = 0; vendors[i]; i++) {
+        char one[48];
+        vendors[i]->describe(one, sizeof one);
+        if (*one && used + sizeof one + 2 < room)
+            used += (size_t)snprintf(ret + used, room - used, "%s%s", used ? ", " : "", one);
+    }
+}
+
+void cuda_vendors_close(struct cuda_backend *backend) {
+    for (int i = 0; vendors[i]; i++)
+        if (backend->libraries[i])
+            vendors[i]->close(backend->libraries[i]);
+}
+
+/* The open library of a vendor, opened now if need be; NULL: there is none. */
+static void *library_of(struct cuda_backend *backend, int vendor) {
+    if (!backend->libraries[vendor])
+        backend->libraries[vendor] = vendors[vendor]->open(backend->stream);
+    return backend->libraries[vendor];
+}
+
+struct own_bias {
+    const struct cuda_product *p;
+    struct asdm_backend *backend;
+};
+
+static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *err) {
+    const struct own_bias *own = user;
+    const struct asdm_device_class *device = own->backend->class->device;
+    size_t count = (size_t)own->p->out_channels;
+    float *numbers = malloc(count * sizeof *numbers);
+    if (!numbers)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to lay out a bias");
+    device->copy(own->backend, numbers, own->p->bias, count * sizeof *numbers);
+    enum asdm_status status = device->finish(own->backend, err);
+    if (status == ASDM_OK)
+        cuda_convert(own->p->dtype, numbers, memory, count);
+    free(numbers);
+    return status;
+}
+
+/* The bias in the back end's type. */
+static enum asdm_status get_bias(struct asdm_backend *backend, const struct asdm_site *site,
+                                 const struct cuda_product *p, const void **ret, struct asdm_error *err) {
+    struct own_bias own = {p, backend};
+    char key[512];
+    *ret = p->bias;
+    if (!p->bias || p->dtype == CUDA_F32)
+        return ASDM_OK;
+    snprintf(key, sizeof key, "%s|%d parts|own %d", site->program->weights[site->op->bias[0]].name, site->op->parts,
+             (int)p->dtype);
+    return asdm_weight_store_get(site->weights, key, (size_t)p->out_channels * backend->element_bytes, fill_bias, &own,
+                                 ret, err);
+}
+
+/* Prepares a product of the vendor whose name it is. method->product stays NULL where there is none. */
+static enum asdm_status prepare_vendor(struct cuda_backend *backend, const struct asdm_site *site,
+                                       const struct cuda_product *p, const char *name, struct cuda_method *method,
+                                       struct asdm_error *err) {
+    const void *bias;
+    for (int i = 0; vendors[i]; i++) {
+        if (strncmp(name, vendors[i]->prefix, strlen(vendors[i]->prefix)) != 0 || !vendors[i]->fits(p) ||
+            !library_of(backend, i))
+            continue;
+        ASDM_TRY(get_bias(&backend->base, site, p, &bias, err));
+        method->kind = CUDA_METHOD_VENDOR;
+        method->vendor = vendors[i];
+        method->product = vendors[i]->prepare(backend->libraries[i], p, bias, name, &method->scratch_bytes);
+    }
+    return ASDM_OK;
 }
 
 /* ---- methods */
@@ -64,25 +147,20 @@ static void name_method(const struct cuda_method *method, char ret[ASDM_CHOICE_B
 static enum asdm_status find_method(struct cuda_backend *backend, const struct asdm_site *site,
                                     const struct cuda_product *p, const char *name, bool exact, struct cuda_method *ret,
                                     bool *ret_known, struct asdm_error *err) {
-    struct cuda_method method = {.kind = CUDA_METHOD_LIBRARY};
+    struct cuda_method method = {0};
     *ret_known = false;
-    if (is_library(name)) {
-        if (!cuda_library_fits(p))
-            return ASDM_OK;
-        cuda_library_open(&backend->library);
-        ASDM_TRY(cuda_library_prepare(backend->library, &backend->base, site, p, name, &method.library,
-                                      &method.scratch_bytes, err));
-        if (!method.library)
-            return ASDM_OK;
-    } else if (strcmp(name, "mma") == 0 && !cuda_product_sm90_fits(p)) {
+    if (strcmp(name, "mma") == 0 && !cuda_product_sm90_fits(p)) {
         method = built_in(p);
-    } else {
-        if (!parse_tiles(name, &method.tiles) || !cuda_product_sm90_fits(p) ||
-            !cuda_product_sm90_possible(p, &method.tiles))
+    } else if (parse_tiles(name, &method.tiles)) {
+        if (!cuda_product_sm90_fits(p) || !cuda_product_sm90_possible(p, &method.tiles))
             return ASDM_OK;
         method.kind = CUDA_METHOD_SM90;
         if (!exact)
             method.tiles = cuda_product_sm90_choice_of(p, method.tiles.chunks);
+    } else {
+        ASDM_TRY(prepare_vendor(backend, site, p, name, &method, err));
+        if (!method.product)
+            return ASDM_OK;
     }
     *ret = method;
     *ret_known = true;
@@ -90,14 +168,15 @@ static enum asdm_status find_method(struct cuda_backend *backend, const struct a
 }
 
 void cuda_method_done(struct cuda_method *method) {
-    cuda_library_done(&method->library);
+    if (method->product)
+        method->vendor->done(method->product);
 }
 
 cudaError_t cuda_method_run(const struct cuda_method *method, const struct cuda_product *p, cudaStream_t stream) {
     struct cuda_product tiled = *p;
     switch (method->kind) {
-    case CUDA_METHOD_LIBRARY:
-        return cuda_library_run(method->library, p, stream);
+    case CUDA_METHOD_VENDOR:
+        return method->vendor->run(method->product, p, stream);
     case CUDA_METHOD_SM90:
         tiled.choice = &method->tiles;
         return cuda_product_sm90(&tiled, stream);
@@ -107,8 +186,8 @@ cudaError_t cuda_method_run(const struct cuda_method *method, const struct cuda_
 }
 
 const char *cuda_method_name(const struct cuda_method *method, const struct cuda_product *p) {
-    if (method->kind == CUDA_METHOD_LIBRARY)
-        return "cublaslt";
+    if (method->kind == CUDA_METHOD_VENDOR)
+        return p->kernel == 1 ? "cublaslt" : "cudnn";
     if (method->kind == CUDA_METHOD_SM90)
         return p->kernel == 1   ? p->geglu ? "wgmma geglu" : "wgmma linear"
                : p->upsample    ? "wgmma conv, folded"
@@ -265,10 +344,10 @@ static enum asdm_status measure_tiles(struct bench *b, const char *operation, co
     return ASDM_OK;
 }
 
-static enum asdm_status measure_library(struct bench *b, const char *operation, struct asdm_error *err) {
-    char names[CUDA_LIBRARY_CANDIDATES][ASDM_CHOICE_BYTES];
-    cuda_library_open(&b->backend->library);
-    int count = cuda_library_candidates(b->backend->library, &b->p, names);
+static enum asdm_status measure_vendor(struct bench *b, const char *operation, int vendor, struct asdm_error *err) {
+    char names[CUDA_VENDOR_CANDIDATES][ASDM_CHOICE_BYTES];
+    void *library = vendors[vendor]->fits(&b->p) ? library_of(b->backend, vendor) : NULL;
+    int count = library ? vendors[vendor]->candidates(library, &b->p, names) : 0;
     for (int i = 0; i < count; i++) {
         struct cuda_method method;
         struct asdm_candidate candidate = {.implementation = names[i], .order = names[i], .needs_proof = true};
@@ -295,7 +374,9 @@ static enum asdm_status measure_all(struct bench *b, const char *operation, stru
         struct asdm_candidate candidate = {.implementation = name, .order = name, .built_in = true};
         ASDM_TRY(measure(b, operation, &own, candidate, err));
     }
-    return cuda_library_fits(&b->p) ? measure_library(b, operation, err) : ASDM_OK;
+    for (int i = 0; vendors[i]; i++)
+        ASDM_TRY(measure_vendor(b, operation, i, err));
+    return ASDM_OK;
 }
 
 /* ---- the choice */

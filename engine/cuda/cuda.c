@@ -177,7 +177,7 @@ static void describe(struct asdm_backend *base, struct asdm_machine *ret) {
     note(of(base), cudaGetDeviceProperties(&properties, of(base)->device));
     snprintf(ret->gpu, sizeof ret->gpu, "%.*s", (int)sizeof ret->gpu - 1, properties.name);
     describe_driver(ret->driver, sizeof ret->driver);
-    cuda_library_describe(ret->libraries, sizeof ret->libraries);
+    cuda_vendors_describe(ret->libraries, sizeof ret->libraries);
 }
 
 /* ---- the back end */
@@ -232,7 +232,7 @@ static enum cuda_dtype own_dtype(enum asdm_model_dtype dtype) {
 
 static void destroy(struct asdm_backend *base) {
     struct cuda_backend *backend = of(base);
-    cuda_library_close(&backend->library);
+    cuda_vendors_close(backend);
     if (backend->start)
         cudaEventDestroy(backend->start);
     if (backend->stop)

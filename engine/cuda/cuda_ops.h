@@ -3,8 +3,8 @@
 #define ASDM_CUDA_OPS_H
 
 #include "cuda/kernels.h"
-#include "cuda/library.h"
 #include "cuda/product_sm90.h"
+#include "cuda/vendor.h"
 #include "ops/backend.h"
 
 struct cuda_backend {
@@ -13,9 +13,9 @@ struct cuda_backend {
     enum cuda_dtype dtype;
     bool tf32; /* products of float32 numbers in tf32 */
     cudaStream_t stream;
-    cudaEvent_t start, stop;      /* for asdm_device_class.time */
-    cudaError_t failure;          /* the first, which stays */
-    struct cuda_library *library; /* opened when first needed */
+    cudaEvent_t start, stop;           /* for asdm_device_class.time */
+    cudaError_t failure;               /* the first, which stays */
+    void *libraries[CUDA_VENDORS_MAX]; /* of the vendor, opened when first needed */
 };
 
 /* One planned operation: the start of every kernel's state. */
@@ -62,14 +62,17 @@ enum asdm_status cuda_weight_own(const struct cuda_backend *backend, const struc
 
 /* ---- choose_product.c: which kernel computes a product, and with which tiles */
 
-struct cuda_library_product; /* library.h */
-
 struct cuda_method {
-    enum { CUDA_METHOD_PLAIN, CUDA_METHOD_SM90, CUDA_METHOD_LIBRARY } kind;
-    struct cuda_product_choice tiles;     /* SM90 */
-    struct cuda_library_product *library; /* LIBRARY */
+    enum { CUDA_METHOD_PLAIN, CUDA_METHOD_SM90, CUDA_METHOD_VENDOR } kind;
+    struct cuda_product_choice tiles; /* SM90 */
+    const struct cuda_vendor *vendor; /* VENDOR */
+    void *product;                    /* the vendor's */
     size_t scratch_bytes;
 };
+
+/* Names and versions of the vendor's libraries that are there. */
+void cuda_vendors_describe(char *ret, size_t room);
+void cuda_vendors_close(struct cuda_backend *backend);
 
 /* Measures all candidates where the back end was asked to, then takes the one that was chosen by measurement, or the
  * built-in choice. `p` with weight and bias, `weight_bytes` of the former, and with a residual of any address if the

@@ -1,6 +1,6 @@
 /* Pictures in flight: submit requests, step them all together, poll for what is finished. The command line is a batch
  * of one; a server's worker is a loop around this. One batch is used by one thread. A picture's bytes do not depend on
- * what else is in the batch. */
+ * what else is in the batch, unless the model was opened as batch_dependent. */
 #ifndef ASDM_BATCH_H
 #define ASDM_BATCH_H
 

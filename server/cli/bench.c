@@ -54,9 +54,9 @@ static void print_times(const struct options *o, const struct asdm_model *model,
     if (o->json)
         printf("{\"what\":\"%s\",\"model\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,"
                "\"height\":%d,"
-               "\"runs\":%d,\"median_ms\":%.4f,\"min_ms\":%.4f,\"max_ms\":%.4f}\n",
+               "\"batch_invariant\":%s,\"runs\":%d,\"median_ms\":%.4f,\"min_ms\":%.4f,\"max_ms\":%.4f}\n",
                o->what, name, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height,
-               o->runs, median, least, most);
+               cli_batch_invariant(&o->model) ? "true" : "false", o->runs, median, least, most);
     else
         printf("%s, %s, %s %s, %d row(s), %dx%d: median %.2f ms, min %.2f ms, max %.2f ms of %d runs\n", o->what, name,
                asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height, median, least,

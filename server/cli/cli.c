@@ -153,15 +153,18 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, const struct c
 
 /* ---- models */
 
+bool cli_batch_invariant(const struct cli_model *options) {
+    return !options->batch_invariant || strcmp(options->batch_invariant, "off") != 0;
+}
+
 int cli_open_model(const struct cli_model *options, struct asdm_model **ret) {
     struct asdm_error err = {0};
-    bool off = options->batch_invariant && strcmp(options->batch_invariant, "off") == 0;
     struct asdm_model_options model = {.device = options->device,
                                        .threads = options->threads,
                                        .tokenizer = options->tokenizer,
-                                       .batch_dependent = off,
+                                       .batch_dependent = !cli_batch_invariant(options),
                                        .plan = options->plan};
-    if (options->batch_invariant && !off && strcmp(options->batch_invariant, "on") != 0) {
+    if (cli_batch_invariant(options) && options->batch_invariant && strcmp(options->batch_invariant, "on") != 0) {
         cli_message("--batch-invariant: must be on or off, is \"%.60s\"", options->batch_invariant);
         return CLI_USAGE;
     }

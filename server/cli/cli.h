@@ -59,6 +59,8 @@ struct cli_model {
     int threads;
 };
 
+/* Whether --batch-invariant is on. */
+bool cli_batch_invariant(const struct cli_model *options);
 /* Opens what the options say; 0 or an exit code after a message. */
 int cli_open_model(const struct cli_model *options, struct asdm_model **ret);
 

@@ -310,6 +310,15 @@ static void check(const op &o, const std::vector<int> &row_counts) {
                 fail(o, "bits", c);
             tried++;
         }
+        /* Tiles for these rows, whatever the order of the sum. */
+        size_t nan = 0;
+        d.p.batch_dependent = true;
+        const struct cuda_product_choice c = cuda_product_sm90_choice(&d.p);
+        if (!run_once(d, nullptr, false))
+            fail(o, "fence, batch-dependent", c);
+        const double error = error_of(d, &nan);
+        if (!(error < bound) || nan)
+            fail(o, "error, batch-dependent", c);
         destroy(d);
     }
     printf("ok?  %-28s error %.2e, %d runs\n", o.name, worst, tried);
@@ -371,6 +380,11 @@ static void time_case(const op &o, int rows, bool tune) {
     const double us = time_of(d, nullptr, room, launches);
     printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
            c.spread, c.alternate);
+    d.p.batch_dependent = true;
+    c = cuda_product_sm90_choice(&d.p);
+    printf("  batch-dependent %8.2f us %3d/%d/%d/%d", time_of(d, nullptr, room, launches), c.width, c.chunks, c.spread,
+           c.alternate);
+    d.p.batch_dependent = false;
     for (int chunks = 1; tune && chunks <= 8; chunks *= 2) {
         struct cuda_product_choice all[32], best = {};
         double best_us = 1e8;

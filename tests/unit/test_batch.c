@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <asdm/batch.h>
+#include "run/internal.h"
 
 enum { SIDE = 64, PIXELS = SIDE * SIDE * 3, KINDS = 6 };
 
@@ -275,12 +276,51 @@ static void test_strength_zero(void **state) {
     asdm_batch_destroy(&batch);
 }
 
+/* ---- memory of a device, which is told and refused in words; here a stand-in that only says what it has */
+
+static size_t device_free;
+
+static size_t available(struct asdm_backend *backend, size_t *ret_total) {
+    (void)backend;
+    if (ret_total)
+        *ret_total = 8000000000;
+    return device_free;
+}
+
+static void test_device_memory(void **state) {
+    static const struct asdm_device_class device = {.available = available};
+    struct asdm_backend_class class = *model->backend->class;
+    const struct asdm_backend_class *own = model->backend->class;
+    struct asdm_memory host, memory = {0};
+    struct asdm_error err = {0};
+    (void)state;
+    check(asdm_batch_plan_memory(model, SIDE, SIDE, 2, &host, &err), &err);
+    assert_true(host.device == 0 && host.free > 0 && host.weights > 0 && host.plans > 0);
+    class.device = &device;
+    model->backend->class = &class;
+    device_free = 4000000000;
+    check(asdm_batch_plan_memory(model, SIDE, SIDE, 2, &memory, &err), &err);
+    assert_true(memory.device == 8000000000 && memory.free == device_free);
+    assert_true(memory.weights == host.weights && memory.plans == host.plans);
+    /* Neither too little for the weights and a step, nor for the least of a step, is taken. */
+    static const size_t little[] = {2000000, 1000};
+    for (int i = 0; i < 2; i++) {
+        device_free = little[i];
+        int rows = i ? 2 : 16, side = i ? SIDE : 256;
+        assert_int_equal(asdm_batch_plan_memory(model, side, side, rows, &memory, &err), ASDM_ERR_MEMORY);
+        if (!strstr(err.message, "of device memory") || !strstr(err.message, "of 8.00 GB are free") ||
+            !strstr(err.message, "the weights take about"))
+            fail_msg("%s", err.message);
+    }
+    model->backend->class = own;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together_as_alone),       cmocka_unit_test(test_cancel_and_full),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_huge_is_refused),
         cmocka_unit_test(test_strength_zero),           cmocka_unit_test(test_mask),
-        cmocka_unit_test(test_prompt_syntax),
+        cmocka_unit_test(test_prompt_syntax),           cmocka_unit_test(test_device_memory),
     };
     return cmocka_run_group_tests(tests, open_demo, close_demo);
 }

@@ -70,8 +70,9 @@ void cuda_vendors_close(struct cuda_backend *backend) {
 
 /* The open library of a vendor, opened now if need be; NULL: there is none. */
 static void *library_of(struct cuda_backend *backend, int vendor) {
-    if (!backend->libraries[vendor])
+    if (!backend->asked[vendor])
         backend->libraries[vendor] = vendors[vendor]->open(backend->stream);
+    backend->asked[vendor] = true;
     return backend->libraries[vendor];
 }
 
@@ -401,8 +402,8 @@ enum asdm_status cuda_method_choose(struct cuda_backend *backend, const struct a
     struct cuda_method method;
     ASDM_TRY(find_method(backend, site, p, name, exact, &method, &known, err));
     if (!known)
-        return asdm_fail(err, ASDM_ERR_FORMAT, "the plan file: choices.%s: \"%.60s\" is not a kernel for it here",
-                         operation, name);
+        return asdm_fail(err, ASDM_ERR_FORMAT, "%.200s: choices.%s: \"%.60s\" is not a kernel for it here",
+                         asdm_choices_path(backend->base.choices), operation, name);
     *ret = method;
     return ASDM_OK;
 }

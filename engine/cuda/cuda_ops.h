@@ -15,7 +15,8 @@ struct cuda_backend {
     cudaStream_t stream;
     cudaEvent_t start, stop;           /* for asdm_device_class.time */
     cudaError_t failure;               /* the first, which stays */
-    void *libraries[CUDA_VENDORS_MAX]; /* of the vendor, opened when first needed */
+    void *libraries[CUDA_VENDORS_MAX]; /* of the vendor; NULL: not there, or not asked for yet */
+    bool asked[CUDA_VENDORS_MAX];
 };
 
 /* One planned operation: the start of every kernel's state. */

@@ -27,6 +27,7 @@ struct operation {
 struct asdm_choices {
     struct operation *operations, *last; /* in the order in which they came */
     int count;
+    char *path; /* NULL: from no file */
 };
 
 /* ---- in memory */
@@ -50,6 +51,7 @@ void asdm_choices_destroy(struct asdm_choices **choices) {
         }
         free(o);
     }
+    free((*choices)->path);
     free(*choices);
     *choices = NULL;
 }
@@ -112,6 +114,10 @@ const char *asdm_choices_find(const struct asdm_choices *choices, const char *op
 
 int asdm_choices_count(const struct asdm_choices *choices) {
     return choices->count;
+}
+
+const char *asdm_choices_path(const struct asdm_choices *choices) {
+    return choices->path ? choices->path : "";
 }
 
 /* ---- reading */
@@ -276,6 +282,8 @@ enum asdm_status asdm_choices_read(const char *path, const struct asdm_choices_k
     if (status == ASDM_OK)
         status = read_plans(path, plans, key, &choices, ret_words, err);
     asdm_json_destroy(&root);
+    if (status == ASDM_OK && choices && !(choices->path = strdup(path)))
+        status = asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the choices of kernels");
     if (status != ASDM_OK) {
         asdm_choices_destroy(&choices);
         return status;

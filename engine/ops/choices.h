@@ -45,7 +45,8 @@ enum asdm_status asdm_choices_set(struct asdm_choices *choices, const char *oper
 /* The implementation for so many rows (*ret_exact), or else one for another number of rows, whose order of summation
  * holds for all numbers where a row's bits must not depend on them; NULL: the operation has none. */
 const char *asdm_choices_find(const struct asdm_choices *choices, const char *operation, int rows, bool *ret_exact);
-int asdm_choices_count(const struct asdm_choices *choices); /* of pairs of operation and rows */
+int asdm_choices_count(const struct asdm_choices *choices);        /* of pairs of operation and rows */
+const char *asdm_choices_path(const struct asdm_choices *choices); /* the file that they are from; "" if from none */
 
 /* ---- measurements: what choices are made from */
 

@@ -299,6 +299,11 @@ static size_t with_scratch(size_t least_bytes) {
     return least_bytes + least_bytes / 2;
 }
 
+/* And back. */
+static size_t least_of(size_t bytes) {
+    return bytes - bytes / 3;
+}
+
 enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int height, int rows, size_t *ret_bytes,
                                    struct asdm_error *err) {
     size_t step, decode;
@@ -339,14 +344,19 @@ enum asdm_status asdm_batch_plan_memory(struct asdm_model *model, int width, int
             *err = why;
         return status;
     }
-    if (m.device && (status != ASDM_OK || missing > m.free || m.plans - m.plans / 3 > m.free - missing))
-        return asdm_fail(err, ASDM_ERR_MEMORY,
-                         "the weights take about %.2f GB of device memory%s, %d row(s) of %d x %d %s%.2f GB; %.2f of "
-                         "%.2f GB are free",
-                         (double)m.weights / 1e9, missing ? "" : " (laid out)", rows, width, height,
-                         status == ASDM_OK ? "" : "more than the free ",
-                         (double)(status == ASDM_OK ? m.plans : m.free) / 1e9, (double)m.free / 1e9,
-                         (double)m.device / 1e9);
+    if (m.device && status != ASDM_OK)
+        return asdm_fail(
+            err, ASDM_ERR_MEMORY,
+            "the weights take about %.2f GB of device memory, %d row(s) of %d x %d more than is left; %.2f "
+            "of %.2f GB are free",
+            (double)m.weights / 1e9, rows, width, height, (double)m.free / 1e9, (double)m.device / 1e9);
+    if (m.device && (missing > m.free || least_of(m.plans) > m.free - missing))
+        return asdm_fail(
+            err, ASDM_ERR_MEMORY,
+            "the weights take about %.2f GB of device memory, of which %.2f GB are still to come, %d row(s) "
+            "of %d x %d up to %.2f GB; %.2f of %.2f GB are free",
+            (double)m.weights / 1e9, (double)missing / 1e9, rows, width, height, (double)m.plans / 1e9,
+            (double)m.free / 1e9, (double)m.device / 1e9);
     *ret = m;
     return ASDM_OK;
 }

@@ -258,6 +258,10 @@ static void test_proof(void **state) {
     choices = choose(rows, 6, false);
     expect(choices, 4, "l");
     asdm_choices_destroy(&choices);
+    rows[1].bits = rows[3].bits = 0;
+    choices = choose(rows, 6, true);
+    expect(choices, 2, "x1");
+    asdm_choices_destroy(&choices);
 }
 
 static void test_noise(void **state) {

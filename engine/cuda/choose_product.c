@@ -387,6 +387,9 @@ enum asdm_status cuda_method_choose(struct cuda_backend *backend, const struct a
                                     struct asdm_error *err) {
     char operation[ASDM_CHOICE_BYTES];
     bool exact, known;
+    *ret = built_in(p);
+    if (p->slots) /* mixed kernels are not there to be measured */
+        return ASDM_OK;
     name_operation(p, operation);
     if (backend->base.measurements && !asdm_measurements_has(backend->base.measurements, operation, p->rows)) {
         struct bench bench = {.backend = backend, .site = site, .p = *p, .weight_bytes = weight_bytes};
@@ -395,7 +398,6 @@ enum asdm_status cuda_method_choose(struct cuda_backend *backend, const struct a
         if (status != ASDM_OK)
             return asdm_fail_context(err, status, "measuring %s", operation);
     }
-    *ret = built_in(p);
     const char *name = asdm_choices_find(backend->base.choices, operation, p->rows, &exact);
     if (!name || (!exact && p->batch_dependent))
         return ASDM_OK;

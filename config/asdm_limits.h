@@ -12,6 +12,7 @@ enum {
     ASDM_LIMIT_IMAGE_PIXELS = 64 << 20,      /* of a PNG that is read */
     ASDM_LIMIT_CONFIG_BYTES = 4 << 20,       /* of a configuration file */
     ASDM_LIMIT_CONFIG_DEPTH = 64,            /* nesting of JSON */
+    ASDM_LIMIT_PLAN_FILE_BYTES = 16 << 20,   /* of a file of measured choices */
     ASDM_LIMIT_STEP_PLANS = 48,              /* kept of a UNet, by rows and size; the least recently used goes */
     ASDM_LIMIT_STEP_PLAN_BYTES = 2000 << 20, /* of their memory, those beside the one in use */
     ASDM_LIMIT_VAE_PLANS = 4,                /* kept of the decoder, and of the encoder */

@@ -107,8 +107,9 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
                                struct asdm_error *err) {
     (void)device;
     bool bf16 = dtype == ASDM_DTYPE_BF16;
-    if (dtype == ASDM_DTYPE_FP16)
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\" computes in fp32 or bf16, not in fp16");
+    if (dtype == ASDM_DTYPE_FP16 || dtype == ASDM_DTYPE_TF32)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "device \"cpu\" computes in fp32 or bf16, not in %s",
+                         dtype == ASDM_DTYPE_FP16 ? "fp16" : "tf32");
     if (bf16 && !has_bf16())
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
                          "device \"cpu\": this processor has no AVX-512, which bf16 needs; use fp32");
@@ -117,7 +118,8 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     struct cpu_backend *backend = calloc(1, sizeof *backend);
     if (!backend)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the CPU back end");
-    backend->base = (struct asdm_backend){&asdm_cpu_class, bf16 ? ASDM_DTYPE_BF16 : ASDM_DTYPE_FP32, bf16 ? 2 : 4};
+    backend->base = (struct asdm_backend){
+        .class = &asdm_cpu_class, .dtype = bf16 ? ASDM_DTYPE_BF16 : ASDM_DTYPE_FP32, .element_bytes = bf16 ? 2 : 4};
     backend->bf16 = bf16;
     backend->vector = cpu_vector_select(bf16);
     backend->threads = threads ? threads : processor_count();

@@ -27,9 +27,11 @@ static void note(struct cuda_backend *backend, cudaError_t error) {
 
 /* ---- memory */
 
-static size_t available(struct asdm_backend *base) {
-    size_t left = 0, total;
+static size_t available(struct asdm_backend *base, size_t *ret_total) {
+    size_t left = 0, total = 0;
     note(of(base), cudaMemGetInfo(&left, &total));
+    if (ret_total)
+        *ret_total = total;
     return left;
 }
 
@@ -41,7 +43,7 @@ static enum asdm_status map(struct asdm_backend *base, size_t bytes, const char 
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* this one does not stay */
         return asdm_fail(err, ASDM_ERR_MEMORY, "%s needs %.2f GB of device memory, %.2f GB are available", what,
-                         (double)bytes / 1e9, (double)available(base) / 1e9);
+                         (double)bytes / 1e9, (double)available(base, NULL) / 1e9);
     }
     if (error == cudaSuccess)
         error = cudaMemsetAsync(memory, 0, bytes, backend->stream);
@@ -154,6 +156,30 @@ static double time_work(struct asdm_backend *base, void (*enqueue)(void *user), 
     return best / 1e3 / TIMED_REPEATS;
 }
 
+/* The driver's version as it calls itself, or else the CUDA version that it can do. */
+static void describe_driver(char *ret, size_t room) {
+    int version = 0;
+    FILE *file = fopen("/sys/module/nvidia/version", "re");
+    bool known = file && fgets(ret, (int)room, file);
+    if (file)
+        fclose(file);
+    if (known) {
+        ret[strcspn(ret, "\n")] = '\0';
+        return;
+    }
+    cudaDriverGetVersion(&version);
+    snprintf(ret, room, "for CUDA %d.%d", version / 1000, version % 1000 / 10);
+}
+
+static void describe(struct asdm_backend *base, struct asdm_machine *ret) {
+    struct cudaDeviceProp properties = {0};
+    *ret = (struct asdm_machine){0};
+    note(of(base), cudaGetDeviceProperties(&properties, of(base)->device));
+    snprintf(ret->gpu, sizeof ret->gpu, "%.*s", (int)sizeof ret->gpu - 1, properties.name);
+    describe_driver(ret->driver, sizeof ret->driver);
+    cuda_vendors_describe(ret->libraries, sizeof ret->libraries);
+}
+
 /* ---- the back end */
 
 static enum asdm_status plan(struct asdm_backend *base, const struct asdm_site *site, struct asdm_kernel *ret,
@@ -198,11 +224,12 @@ static enum asdm_status check_device(int device, struct asdm_error *err) {
 }
 
 static enum cuda_dtype own_dtype(enum asdm_model_dtype dtype) {
-    return dtype == ASDM_DTYPE_FP32 ? CUDA_F32 : dtype == ASDM_DTYPE_BF16 ? CUDA_BF16 : CUDA_F16;
+    return dtype == ASDM_DTYPE_BF16 ? CUDA_BF16 : dtype == ASDM_DTYPE_FP16 ? CUDA_F16 : CUDA_F32;
 }
 
 static void destroy(struct asdm_backend *base) {
     struct cuda_backend *backend = of(base);
+    cuda_vendors_close(backend);
     if (backend->start)
         cudaEventDestroy(backend->start);
     if (backend->stop)
@@ -220,9 +247,11 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     if (!backend)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the CUDA back end");
     dtype = dtype == ASDM_DTYPE_AUTO ? ASDM_DTYPE_FP16 : dtype;
-    backend->base = (struct asdm_backend){&asdm_cuda_class, dtype, dtype == ASDM_DTYPE_FP32 ? 4 : 2};
     backend->device = device;
     backend->dtype = own_dtype(dtype);
+    backend->tf32 = dtype == ASDM_DTYPE_TF32;
+    backend->base = (struct asdm_backend){
+        .class = &asdm_cuda_class, .dtype = dtype, .element_bytes = backend->dtype == CUDA_F32 ? 4 : 2};
     size_t left;
     cudaError_t error = cudaSetDevice(device);
     if (error == cudaSuccess)
@@ -243,7 +272,7 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
 }
 
 static const struct asdm_device_class device_class = {map,    unmap,  available, map_staging, unmap_staging, copy,
-                                                      finish, record, replay,    forget,      time_work};
+                                                      finish, record, replay,    forget,      time_work,     describe};
 
 const struct asdm_backend_class asdm_cuda_class = {"cuda", ASDM_REWRITE_ALL, create,    destroy, plan,
                                                    begin,  &device_class,    is_present};

@@ -3,6 +3,8 @@
 #define ASDM_CUDA_OPS_H
 
 #include "cuda/kernels.h"
+#include "cuda/product_sm90.h"
+#include "cuda/vendor.h"
 #include "ops/backend.h"
 
 struct cuda_backend {
@@ -10,9 +12,12 @@ struct cuda_backend {
     int device;
     enum cuda_dtype dtype;
     size_t memory; /* the device's, in bytes */
+    bool tf32;     /* products of float32 numbers in tf32 */
     cudaStream_t stream;
-    cudaEvent_t start, stop; /* for asdm_device_class.time */
-    cudaError_t failure;     /* the first, which stays */
+    cudaEvent_t start, stop;           /* for asdm_device_class.time */
+    cudaError_t failure;               /* the first, which stays */
+    void *libraries[CUDA_VENDORS_MAX]; /* of the vendor; NULL: not there, or not asked for yet */
+    bool asked[CUDA_VENDORS_MAX];
 };
 
 /* One planned operation: the start of every kernel's state. */
@@ -57,6 +62,30 @@ void cuda_note(const struct cuda_op *op, cudaError_t error);
 enum asdm_status cuda_weight_f32(const struct asdm_site *site, int index, const float **ret, struct asdm_error *err);
 enum asdm_status cuda_weight_own(const struct cuda_backend *backend, const struct asdm_site *site, int index,
                                  const void **ret, struct asdm_error *err);
+
+/* ---- choose_product.c: which kernel computes a product, and with which tiles */
+
+struct cuda_method {
+    enum { CUDA_METHOD_PLAIN, CUDA_METHOD_SM90, CUDA_METHOD_VENDOR } kind;
+    struct cuda_product_choice tiles; /* SM90 */
+    const struct cuda_vendor *vendor; /* VENDOR */
+    void *product;                    /* the vendor's */
+    size_t scratch_bytes;
+};
+
+/* Names and versions of the vendor's libraries that are there. */
+void cuda_vendors_describe(char *ret, size_t room);
+void cuda_vendors_close(struct cuda_backend *backend);
+
+/* Measures all candidates where the back end was asked to, then takes the one that was chosen by measurement, or the
+ * built-in choice. `p` with weight and bias, `weight_bytes` of the former, and with a residual of any address if the
+ * operation has one. */
+enum asdm_status cuda_method_choose(struct cuda_backend *backend, const struct asdm_site *site,
+                                    const struct cuda_product *p, size_t weight_bytes, struct cuda_method *ret,
+                                    struct asdm_error *err);
+void cuda_method_done(struct cuda_method *method);
+cudaError_t cuda_method_run(const struct cuda_method *method, const struct cuda_product *p, cudaStream_t stream);
+const char *cuda_method_name(const struct cuda_method *method, const struct cuda_product *p); /* for profiles */
 
 /* Numbers of a tensor in the back end's type, to the processor's memory. */
 void cuda_convert(enum cuda_dtype dtype, const float *from, void *to, size_t count);

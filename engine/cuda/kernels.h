@@ -4,7 +4,8 @@
  * (cudaSuccess, or what the driver refused).
  *
  * Batch invariance: a row's bits depend on that row alone. The order in which a sum is taken is a function of the
- * operation's sizes without `rows`; which tile or cluster computes it may depend on them. */
+ * operation's sizes without `rows`; which tile or cluster computes it may depend on them. (A product of which it is not
+ * asked, `batch_dependent`, may sum in another order for another number of rows.) */
 #ifndef ASDM_CUDA_KERNELS_H
 #define ASDM_CUDA_KERNELS_H
 
@@ -20,6 +21,8 @@ extern "C" {
 #endif
 
 enum cuda_dtype { CUDA_F16, CUDA_BF16, CUDA_F32 };
+
+struct cuda_product_choice; /* product_sm90.h */
 
 /* The shares of experts: [rows, or mapped][experts] in the back end's type. Read divided by their sum. */
 struct cuda_shares {
@@ -40,6 +43,9 @@ struct cuda_experts {
  * Sums in float32. Bias float32. */
 struct cuda_product {
     enum cuda_dtype dtype;
+    bool tf32;            /* float32 alone: products of numbers rounded to 10 bits of mantissa, on tensor cores */
+    bool batch_dependent; /* product_sm90.cu: the order of the sum may depend on `rows` */
+    const struct cuda_product_choice *choice;             /* product_sm90.cu: tiles; NULL: the built-in choice */
     int rows, in_height, in_width, out_height, out_width; /* of x as stored; with upsample, out is up to twice in */
     int channels[2];                                      /* of x[0] and x[1] (0: no second source) */
     int out_channels;                                     /* of y: with geglu half of the weight's rows */
@@ -80,7 +86,7 @@ bool cuda_product_sm90_folds(const struct cuda_product *p);
  * function of the operation without `rows`. */
 bool cuda_product_sm90_mixes(const struct cuda_product *p);
 
-/* ---- product.cu: mma.sync for fp16 and bf16, plain float32 otherwise: any shape, any architecture from sm_80 */
+/* ---- product.cu: mma.sync for fp16, bf16 and tf32, plain float32 otherwise: any shape, any architecture from sm_80 */
 size_t cuda_product_scratch(const struct cuda_product *p);
 cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream);
 

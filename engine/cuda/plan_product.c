@@ -11,7 +11,7 @@
 struct product {
     struct cuda_op op;
     struct cuda_product shape; /* with the weight's and bias' addresses */
-    bool sm90;
+    struct cuda_method method;
     size_t wide_bytes;           /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
     struct cuda_mixture mixture; /* where experts are mixed first: into the scratch, or into its cache */
 };
@@ -119,11 +119,12 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
 }
 
 static enum asdm_status get_weight(const struct product *product, int expert, const void **ret_weight,
-                                   const float **ret_bias, struct asdm_error *err) {
+                                   const float **ret_bias, size_t *ret_bytes, struct asdm_error *err) {
     const struct cuda_product *p = &product->shape;
     const struct asdm_site *site = &product->op.site;
     const struct asdm_op *op = site->op;
-    struct pack pack = {.product = product, .expert = expert, .fold = product->sm90 && cuda_product_sm90_folds(p)};
+    struct pack pack = {
+        .product = product, .expert = expert, .fold = cuda_product_sm90_fits(p) && cuda_product_sm90_folds(p)};
     size_t rows = cuda_product_rows(p), bytes = rows * cuda_product_depth(p) * product->op.backend->base.element_bytes;
     char key[1024];
     const void *memory;
@@ -132,6 +133,7 @@ static enum asdm_status get_weight(const struct product *product, int expert, co
     snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[expert]].name, op->parts,
              (int)p->dtype, p->geglu ? "|geglu" : "", pack.fold ? "|folded" : "");
     ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, ret_weight, err));
+    *ret_bytes = bytes;
     if (op->bias[expert] == ASDM_NONE)
         return ASDM_OK;
     snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[expert]].name, op->parts,
@@ -141,9 +143,11 @@ static enum asdm_status get_weight(const struct product *product, int expert, co
     return ASDM_OK;
 }
 
-static enum asdm_status get_experts(struct product *product, struct cuda_experts *experts, struct asdm_error *err) {
+/* *ret_bytes: of one weight. */
+static enum asdm_status get_experts(struct product *product, struct cuda_experts *experts, size_t *ret_bytes,
+                                    struct asdm_error *err) {
     for (int e = 0; e < product->op.site.op->experts; e++)
-        ASDM_TRY(get_weight(product, e, &experts->weight[e], &experts->bias[e], err));
+        ASDM_TRY(get_weight(product, e, &experts->weight[e], &experts->bias[e], ret_bytes, err));
     return ASDM_OK;
 }
 
@@ -201,7 +205,7 @@ static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     p.scratch = (unsigned char *)run->scratch + product->wide_bytes;
     if (product->wide_bytes)
         p.y = run->scratch;
-    cuda_note(&product->op, product->sm90 ? cuda_product_sm90(&p, stream) : cuda_product(&p, stream));
+    cuda_note(&product->op, cuda_method_run(&product->method, &p, stream));
     if (product->wide_bytes)
         cuda_note(&product->op,
                   cuda_geglu(p.dtype, p.y, cuda_result(&product->op, run),
@@ -215,6 +219,8 @@ static struct cuda_product shape_of(const struct cuda_backend *backend, const st
     bool conv = op->kind == ASDM_OP_CONV2D;
     return (struct cuda_product){
         .dtype = backend->dtype,
+        .tf32 = backend->tf32,
+        .batch_dependent = backend->base.batch_dependent,
         .rows = site->rows,
         .in_height = conv ? (int)site->in[ASDM_SRC_X].height : 1,
         .in_width = conv ? (int)site->in[ASDM_SRC_X].width : cuda_tokens(site->in[ASDM_SRC_X]),
@@ -233,20 +239,23 @@ static struct cuda_product shape_of(const struct cuda_backend *backend, const st
     };
 }
 
-static const char *name_of(const struct product *product) {
-    const struct cuda_product *p = &product->shape;
-    if (product->sm90)
-        return p->kernel == 1   ? p->geglu ? "wgmma geglu" : "wgmma linear"
-               : p->upsample    ? "wgmma conv, folded"
-               : p->stride == 1 ? "wgmma conv"
-                                : "wgmma conv, stride 2";
-    return p->kernel == 1 ? "linear" : "conv";
+/* In place of slots and residuals, which only a run has: the choice of kernels asks whether there are any. */
+static const int32_t planned = 0;
+
+static enum asdm_status choose(struct product *product, size_t weight_bytes, struct asdm_error *err) {
+    struct cuda_product shape = product->shape;
+    if (product->op.site.op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE)
+        shape.residual = &planned;
+    return cuda_method_choose(product->op.backend, &product->op.site, &shape, weight_bytes, &product->method, err);
+}
+
+static void destroy(struct asdm_kernel *kernel) {
+    struct product *product = kernel->state;
+    cuda_method_done(&product->method);
+    free(product);
 }
 
 /* ---- experts */
-
-/* In place of the slots that only a run has: the choice of kernels asks whether there are any. */
-static const int32_t planned_slots = 0;
 
 /* Of the device's memory, one operation's cache takes at most this part. */
 enum { CACHE_PART = 64 };
@@ -279,7 +288,7 @@ static enum asdm_status get_cache(struct product *product, struct asdm_error *er
 }
 
 /* Experts multiplied one by one, or mixed before the product. */
-static enum asdm_status plan_experts(struct product *product, struct asdm_error *err) {
+static enum asdm_status plan_experts(struct product *product, size_t *ret_bytes, struct asdm_error *err) {
     struct cuda_product *p = &product->shape;
     const struct asdm_site *site = &product->op.site;
     const struct asdm_extent *routing = &site->in[ASDM_SRC_ROUTING];
@@ -288,10 +297,9 @@ static enum asdm_status plan_experts(struct product *product, struct asdm_error 
     if (site->rows > CUDA_MIXTURE_ROWS_MAX)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" mixes kernels for at most %d rows",
                          site->program->name, CUDA_MIXTURE_ROWS_MAX);
-    p->slots = &planned_slots;
+    p->slots = &planned;
     p->slot_count = site->rows;
-    product->sm90 = cuda_product_sm90_fits(p);
-    ASDM_TRY(get_experts(product, &experts, err));
+    ASDM_TRY(get_experts(product, &experts, ret_bytes, err));
     if (!timestep && cuda_product_sm90_mixes(p)) {
         p->slots = NULL;
         p->experts = experts;
@@ -317,6 +325,7 @@ static enum asdm_status plan_experts(struct product *product, struct asdm_error 
 enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
                                    struct asdm_error *err) {
     struct asdm_kernel kernel;
+    size_t weight_bytes = 0;
     ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROUTING, err));
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
     struct product *product = kernel.state;
@@ -328,15 +337,17 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
         product->wide_bytes = asdm_size_align(
             (size_t)p->rows * (size_t)p->out_width * (size_t)p->out_channels * backend->base.element_bytes, 128);
     }
-    product->sm90 = cuda_product_sm90_fits(p);
-    enum asdm_status status =
-        site->op->experts ? plan_experts(product, err) : get_weight(product, 0, &p->weight, &p->bias, err);
+    enum asdm_status status = site->op->experts ? plan_experts(product, &weight_bytes, err)
+                                                : get_weight(product, 0, &p->weight, &p->bias, &weight_bytes, err);
+    if (status == ASDM_OK)
+        status = choose(product, weight_bytes, err);
     if (status != ASDM_OK) {
         kernel.destroy(&kernel);
         return status;
     }
-    kernel.name = name_of(product);
-    kernel.scratch_bytes = product->wide_bytes + (product->sm90 ? 0 : cuda_product_scratch(p));
+    kernel.destroy = destroy;
+    kernel.name = cuda_method_name(&product->method, p);
+    kernel.scratch_bytes = product->wide_bytes + product->method.scratch_bytes;
     if (p->slots)
         kernel.scratch_bytes = lay_out(product, NULL, NULL);
     kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;

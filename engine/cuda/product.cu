@@ -2,9 +2,9 @@
  * as one implicit matrix product y[m][n] = sum_k x[m][k] w[n][k]. m: pixels of the result, all rows; n: packed output
  * rows; k: (tap, channel), channels innermost. x[m][k] is gathered: no patches are laid out in memory.
  *
- * float16 and bfloat16 on tensor cores (mma.sync, sm_80 on) with float32 sums; float32 by plain FMA. The sum over k has
- * one order, whatever the number of rows. This is the product of the other architectures and of odd shapes; Hopper's
- * own is product_sm90.cu. */
+ * float16 and bfloat16 on tensor cores (mma.sync, sm_80 on) with float32 sums; float32 by plain FMA or, as tf32, on
+ * tensor cores with both factors rounded to 10 bits of mantissa. The sum over k has one order, whatever the number of
+ * rows. This is the product of the other architectures and of odd shapes; Hopper's own is product_sm90.cu. */
 #include "cuda/launch.cuh"
 
 namespace {
@@ -125,28 +125,34 @@ __device__ __forceinline__ void finish(const struct cuda_product &p, int m, int 
 enum {
     TILE_M = 128,
     TILE_N = 64,
-    TILE_K = 32,
-    PITCH = TILE_K + 8, /* 80 bytes: the eight rows of an ldmatrix fall into different banks */
     STAGES = 3,
-    THREADS = 256, /* warps 4 x 2, each 32 x 32 of the tile */
-    STAGE_ELEMENTS = (TILE_M + TILE_N) * PITCH
+    THREADS = 256 /* warps 4 x 2, each 32 x 32 of the tile */
+};
+
+/* What follows from an element's size: a matrix row of ldmatrix is 16 bytes of k, two of them go into one mma. */
+template <class T> struct tile_of {
+    static constexpr int vector = 16 / (int)sizeof(T);
+    static constexpr int mma_k = 2 * vector, k = 4 * vector;
+    static constexpr int pitch = k + vector; /* 80 bytes: the eight rows of an ldmatrix fall into different banks */
+    static constexpr int stage_elements = (TILE_M + TILE_N) * pitch;
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* E elements of 2 bytes from x (NULL: zeros) to shared memory, in the background; a single one at once. */
+/* E elements from x (NULL: zeros) to shared memory, in the background; a single one of 2 bytes at once. */
 template <int E, class T> __device__ __forceinline__ void copy_elements(T *to, const T *from, const T *anywhere) {
-    if constexpr (E == 1) {
+    constexpr int bytes = E * (int)sizeof(T);
+    if constexpr (bytes == 2) {
         *reinterpret_cast<uint16_t *>(to) = from ? *reinterpret_cast<const uint16_t *>(from) : (uint16_t)0;
-    } else if constexpr (E == 8) {
+    } else if constexpr (bytes == 16) {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
                      "l"(from ? from : anywhere), "r"(from ? 16 : 0)
                      : "memory");
     } else {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)),
-                     "l"(from ? from : anywhere), "n"(E * 2), "r"(from ? E * 2 : 0)
+                     "l"(from ? from : anywhere), "n"(bytes), "r"(from ? bytes : 0)
                      : "memory");
     }
 }
@@ -158,7 +164,8 @@ template <int LEFT> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
-/* Four 8x8 matrices of 2-byte elements; thread t gives the address of row t % 8 of matrix t / 8. */
+/* Four matrices of 8 rows of 16 bytes; thread t gives the address of row t % 8 of matrix t / 8, and gets 4 bytes, at
+ * t % 4 of row t / 4, of each. */
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -181,8 +188,33 @@ __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+__device__ __forceinline__ uint32_t to_tf32(uint32_t bits) {
+    uint32_t rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+    return rounded;
+}
+
+/* The same of tf32, 16 x 8 by 8 x 8; the fragments are those of the 2-byte types, two bytes more to the element. */
+__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Fragments as the tensor cores take them. */
+template <class T> __device__ __forceinline__ void load_fragments(uint32_t (&r)[4], const T *row) {
+    load_matrices(r, row);
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            r[i] = to_tf32(r[i]);
+    }
+}
+
 /* Loads tile after tile along k. A thread copies the same E elements of k of several rows of x and of the weight. */
 template <class T, int E> struct loader {
+    static constexpr int TILE_K = tile_of<T>::k, PITCH = tile_of<T>::pitch;
     static constexpr int PER_ROW = TILE_K / E, ROWS = THREADS / PER_ROW; /* copies in a row; rows at a time */
     struct walk k;
     int channels, depth, position, first_row, in_row, first_n, columns;
@@ -221,16 +253,17 @@ typedef float accumulators[2][4][4];
 
 template <class T>
 __device__ __forceinline__ void multiply_tile(accumulators &sums, const T *stage, int warp_m, int warp_n) {
+    constexpr int pitch = tile_of<T>::pitch, vector = tile_of<T>::vector;
     const int thread = (int)threadIdx.x % 32;
-    const T *a = stage + (warp_m + thread % 16) * PITCH + thread / 16 * 8;
-    const T *b = stage + (TILE_M + warp_n + thread % 8 + thread / 16 * 8) * PITCH + thread / 8 % 2 * 8;
+    const T *a = stage + (warp_m + thread % 16) * pitch + thread / 16 * vector;
+    const T *b = stage + (TILE_M + warp_n + thread % 8 + thread / 16 * 8) * pitch + thread / 8 % 2 * vector;
 #pragma unroll
-    for (int k = 0; k < TILE_K; k += 16) {
+    for (int k = 0; k < tile_of<T>::k; k += tile_of<T>::mma_k) {
         uint32_t fa[2][4], fb[2][4]; /* fb: two times 8 columns, each two halves of k */
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            load_matrices(fa[i], a + i * 16 * PITCH + k);
-            load_matrices(fb[i], b + i * 16 * PITCH + k);
+            load_fragments(fa[i], a + i * 16 * pitch + k);
+            load_fragments(fb[i], b + i * 16 * pitch + k);
         }
 #pragma unroll
         for (int i = 0; i < 2; i++)
@@ -260,8 +293,9 @@ __device__ __forceinline__ void finish_tile(const struct cuda_product &p, const 
 
 template <class T, int E>
 __global__ void __launch_bounds__(THREADS, 2) tensor_kernel(const __grid_constant__ struct cuda_product p, int pixels) {
+    constexpr int stage_elements = tile_of<T>::stage_elements;
     __shared__ struct pixel pixel_table[TILE_M];
-    __shared__ __align__(16) T ring[STAGES * STAGE_ELEMENTS];
+    __shared__ __align__(16) T ring[STAGES * stage_elements];
     const int m0 = (int)blockIdx.x * TILE_M, n0 = (int)blockIdx.y * TILE_N, warp = (int)threadIdx.x / 32;
     const int warp_m = warp / 2 * 32, warp_n = warp % 2 * 32;
     if (threadIdx.x < TILE_M)
@@ -271,10 +305,10 @@ __global__ void __launch_bounds__(THREADS, 2) tensor_kernel(const __grid_constan
     cuda_launch_dependents();
 
     struct loader<T, E> load(p, n0);
-    const int tiles = (load.depth + TILE_K - 1) / TILE_K;
+    const int tiles = (load.depth + tile_of<T>::k - 1) / tile_of<T>::k;
     for (int t = 0; t < STAGES - 1; t++) {
         if (t < tiles)
-            load.next(p, pixel_table, ring + t * STAGE_ELEMENTS);
+            load.next(p, pixel_table, ring + t * stage_elements);
         copies_commit();
     }
     accumulators sums = {};
@@ -282,9 +316,9 @@ __global__ void __launch_bounds__(THREADS, 2) tensor_kernel(const __grid_constan
         copies_wait<STAGES - 2>();
         __syncthreads();
         if (t + STAGES - 1 < tiles)
-            load.next(p, pixel_table, ring + (t + STAGES - 1) % STAGES * STAGE_ELEMENTS);
+            load.next(p, pixel_table, ring + (t + STAGES - 1) % STAGES * stage_elements);
         copies_commit();
-        multiply_tile<T>(sums, ring + t % STAGES * STAGE_ELEMENTS, warp_m, warp_n);
+        multiply_tile<T>(sums, ring + t % STAGES * stage_elements, warp_m, warp_n);
     }
     copies_wait<0>();
     finish_tile<T>(p, sums, m0 + warp_m, n0 + warp_n, pixels);
@@ -362,11 +396,12 @@ __global__ void __launch_bounds__(THREADS, 2) plain_kernel(const __grid_constant
 /* ---- launch */
 
 template <class T> cudaError_t launch_tensor(const struct cuda_product &p, dim3 grid, int pixels, cudaStream_t stream) {
+    constexpr int vector = tile_of<T>::vector;
     const int both = p.channels[0] | p.channels[1]; /* copies must not cross taps or sources */
-    if (both % 8 == 0)
-        return cuda_launch(tensor_kernel<T, 8>, grid, dim3(THREADS), 0, stream, p, pixels);
-    if (both % 4 == 0)
-        return cuda_launch(tensor_kernel<T, 4>, grid, dim3(THREADS), 0, stream, p, pixels);
+    if (both % vector == 0)
+        return cuda_launch(tensor_kernel<T, vector>, grid, dim3(THREADS), 0, stream, p, pixels);
+    if (both % (vector / 2) == 0)
+        return cuda_launch(tensor_kernel<T, vector / 2>, grid, dim3(THREADS), 0, stream, p, pixels);
     return cuda_launch(tensor_kernel<T, 1>, grid, dim3(THREADS), 0, stream, p, pixels);
 }
 
@@ -382,13 +417,17 @@ static cudaError_t launch_rows(const struct cuda_product *p, cudaStream_t stream
     const size_t columns = cuda_product_rows(p);
     if (pixels == 0 || columns == 0)
         return cudaSuccess;
-    if (pixels > INT32_MAX - TILE_M || columns > INT32_MAX - TILE_N || cuda_product_depth(p) > INT32_MAX - TILE_K)
+    if (pixels > INT32_MAX - TILE_M || columns > INT32_MAX - TILE_N ||
+        cuda_product_depth(p) > INT32_MAX - tile_of<__half>::k)
         return cudaErrorInvalidValue;
     const unsigned tile_n = TILE_N; /* of both kernels */
-    const unsigned tile_m = p->dtype == CUDA_F32 ? (unsigned)PLAIN_TILE : (unsigned)TILE_M;
+    const bool plain = p->dtype == CUDA_F32 && !p->tf32;
+    const unsigned tile_m = plain ? (unsigned)PLAIN_TILE : (unsigned)TILE_M;
     const dim3 grid((unsigned)((pixels + tile_m - 1) / tile_m), (unsigned)((columns + tile_n - 1) / tile_n));
-    if (p->dtype == CUDA_F32)
+    if (plain)
         return cuda_launch(plain_kernel, grid, dim3(THREADS), 0, stream, *p, (int)pixels);
+    if (p->dtype == CUDA_F32)
+        return launch_tensor<float>(*p, grid, (int)pixels, stream);
     if (p->dtype == CUDA_F16)
         return launch_tensor<__half>(*p, grid, (int)pixels, stream);
     return launch_tensor<__nv_bfloat16>(*p, grid, (int)pixels, stream);

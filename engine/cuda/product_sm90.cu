@@ -5,7 +5,8 @@
  * tiles of 128 pixels by BN outputs: one thread loads A, one W, and two warpgroups of 64 pixels each multiply. What
  * the loading threads do between two loads is kept short: a division there would bound the whole kernel.
  *
- * The sum over K is cut into chunks, a function of the operation without `rows`; each is summed from zero in float32
+ * The sum over K is cut into chunks, a function of the operation without `rows` (unless it is said that bits may depend
+ * on them); each is summed from zero in float32
  * and the chunks are added in order. With few rows a cluster's CTAs take a chunk each (spread) and exchange the
  * partial sums through distributed shared memory; with many, one CTA walks through them. Same bits both ways.
  *
@@ -19,7 +20,7 @@
 
 namespace {
 
-enum { BM = 128, BK = 64, A_BYTES = BM * BK * 2, CHUNKS_MAX = 8 };
+enum { BM = CUDA_TILE_PIXELS, BK = CUDA_TILE_DEPTH, A_BYTES = BM * BK * 2, EXPERTS_WIDTH = CUDA_EXPERTS_WIDTH };
 /* Threads: two warpgroups that multiply and one of which two warps load (setmaxnreg wants whole warpgroups). */
 enum { CONSUMERS = 256, THREADS = CONSUMERS + 128, LOADERS = 2, PIPELINE_THREADS = CONSUMERS + 32 * LOADERS };
 /* Registers of a thread: a warpgroup of loading gives most of its own to the two that multiply. */
@@ -777,117 +778,13 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
 #endif
 }
 
-/* ---- the choice of tiles */
-
-enum {
-    SPREAD_STEPS = 5, /* fewest steps of a chunk */
-    CANDIDATES = 12,
-    EXPERTS_WIDTH = 80, /* widest tile of experts: registers for three sums */
-    EXPERTS_PIXELS = 256 /* largest map of a row whose experts are multiplied one by one */
-};
+/* ---- the launch */
 
 typedef struct cuda_product_choice choice;
-
-struct extent {
-    int pixels; /* of one row and phase */
-    int phases, weight_rows, steps;
-    int experts; /* that the kernel multiplies: all steps once for each; 0: none */
-    bool residual, geglu;
-};
-
-extent extent_of(const struct cuda_product *p) {
-    extent e;
-    e.phases = p->upsample ? 4 : 1;
-    e.pixels = p->out_height * p->out_width / e.phases;
-    e.weight_rows = (int)cuda_product_rows(p);
-    e.residual = p->residual != nullptr;
-    e.geglu = p->geglu;
-    e.experts = p->experts.shares.experts;
-    const int taps = p->upsample ? 4 : p->kernel * p->kernel;
-    e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
-    return e;
-}
 
 int ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
-
-/* Clusters of `size` CTAs that fill the machine: CTAs of a cluster share a GPC, of which some SMs are left over. */
-int clusters_of(int size) {
-    const int sms = sm90_processors();
-    return size == 1 ? sms : size == 2 ? sms / 2 : sms * 10 / (size == 4 ? 51 : 132);
-}
-
-/* An estimate in nanoseconds: waves of steps, each bound by the tensor cores or by a latency, and the ends of a tile.
- * The numbers are a fit to the times of all candidates for the layers of Stable Diffusion 1.5 on an H100. */
-long long cost_of(const extent &e, int rows, const choice &c) {
-    const long long tiles = (long long)ceil_div(rows * e.pixels, BM) * ceil_div(e.weight_rows, c.width) * e.phases;
-    const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps * (e.experts ? e.experts : 1), c.spread);
-    const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
-    const long long waves = (tiles + clusters - 1) / clusters;
-    if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 782 + c.width * (e.residual ? 67 : e.geglu ? 46 : 42); /* half of a residual is fetched late */
-        return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
-    }
-    return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
-}
-
-/* Whether the kernels can do it: registers for the sums. */
-bool possible(const extent &e, const choice &c) {
-    const bool walks = c.chunks > 1 && c.spread == 1;
-    if (e.experts && (c.alternate || c.width > EXPERTS_WIDTH))
-        return false;
-    return !(c.width == 256 && (walks || c.alternate)) && c.chunks <= e.steps;
-}
-
-int candidates(const extent &e, int chunks, choice *ret, int capacity) {
-    static const int widths[] = {160, 256, 128, 80, 64, 32};
-    int count = 0;
-    for (int width : widths) {
-        for (int i = 0; i < 2; i++) {
-            const choice c = {width, chunks, i && chunks > 1 ? chunks : 1, i && chunks == 1};
-            if (!possible(e, c))
-                continue;
-            if (count < capacity)
-                ret[count] = c;
-            count++;
-        }
-    }
-    return count;
-}
-
-choice cheapest(const extent &e, int rows, int chunks) {
-    choice all[CANDIDATES];
-    const int count = candidates(e, chunks, all, CANDIDATES);
-    int best = 0;
-    for (int i = 1; i < count; i++)
-        if (cost_of(e, rows, all[i]) < cost_of(e, rows, all[best]))
-            best = i;
-    return all[best];
-}
-
-/* Chunks of K: what is best for two rows (a picture under guidance), whatever the rows, as bits depend on it; a percent
- * more for each chunk, as many rows have no use for them. */
-int chunks_of(extent e) {
-    int best = 1;
-    e.experts = 0; /* an expert alone is summed as a plain kernel is */
-    long long least = 0;
-    for (int chunks = 1; chunks <= CHUNKS_MAX && e.steps >= chunks * SPREAD_STEPS; chunks *= 2) {
-        const long long cost = cost_of(e, 2, cheapest(e, 2, chunks)) * (100 + chunks);
-        if (chunks == 1 || cost < least) {
-            least = cost;
-            best = chunks;
-        }
-    }
-    return best;
-}
-
-choice choose(const struct cuda_product *p) {
-    const extent e = extent_of(p);
-    return cheapest(e, p->rows, chunks_of(e));
-}
-
-/* ---- the launch */
 
 bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
     const bool bf16 = p->dtype == CUDA_BF16;
@@ -966,7 +863,7 @@ template <typename T> cudaError_t launch_choice(const work &w, const choice &c, 
 }
 
 cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream_t stream) {
-    const extent e = extent_of(p);
+    const struct cuda_product_extent e = cuda_product_extent_of(p);
     work w = {};
     w.bias = p->bias;
     w.residual = p->residual;
@@ -1001,69 +898,12 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);
 }
 
-/* Whether the current device is of compute capability 9.0. */
-bool is_hopper() {
-    static const bool hopper = [] {
-        int device = 0, major = 0, minor = 0;
-        return cudaGetDevice(&device) == cudaSuccess &&
-               cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-               cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
-               minor == 0;
-    }();
-    return hopper;
-}
-
 } // namespace
 
 extern "C" {
 
-bool cuda_product_sm90_folds(const struct cuda_product *p) {
-    return p->upsample && p->kernel == 3 && p->stride == 1 && p->pad_before == 1 && p->pad_after == 1 &&
-           p->out_height == 2 * p->in_height && p->out_width == 2 * p->in_width;
-}
-
-bool cuda_product_sm90_fits(const struct cuda_product *p) {
-    if (p->dtype == CUDA_F32 || !is_hopper() || p->rows < 1 || p->channels[0] < 8 || p->channels[0] % 8)
-        return false;
-    if (p->channels[1] && (p->kernel != 1 || p->channels[0] % BK || p->channels[1] % BK))
-        return false;
-    if (p->geglu && p->out_channels % 8)
-        return false;
-    if ((p->slots || p->experts.shares.experts) && (p->stride != 1 || p->upsample || p->geglu))
-        return false;
-    if (p->upsample && !cuda_product_sm90_folds(p))
-        return false;
-    if (p->kernel == 1 && (p->stride != 1 || p->pad_before || p->pad_after))
-        return false;
-    /* What a tensor map can say: corners within a byte, strides to 8, pixels counted in an int. */
-    const long long pixels = (long long)p->rows * p->out_height * p->out_width;
-    return p->kernel <= 16 && p->stride >= 1 && p->stride <= 8 && p->pad_before <= 64 && p->pad_after <= 64 &&
-           pixels < (1ll << 31) - 2 * BM;
-}
-
-bool cuda_product_sm90_mixes(const struct cuda_product *p) {
-    const int pixels = p->out_height * p->out_width;
-    return cuda_product_sm90_fits(p) && pixels <= EXPERTS_PIXELS &&
-           pixels % 16 == 0; /* a warp's pixels are one row's */
-}
-
 cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream) {
-    return run_choice(p, choose(p), stream);
-}
-
-struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p) {
-    return choose(p);
-}
-
-int cuda_product_sm90_candidates(const struct cuda_product *p, int chunks, struct cuda_product_choice *ret,
-                                 int capacity) {
-    const extent e = extent_of(p);
-    return candidates(e, chunks ? chunks : chunks_of(e), ret, capacity);
-}
-
-cudaError_t cuda_product_sm90_with(const struct cuda_product *p, const struct cuda_product_choice *choice,
-                                   cudaStream_t stream) {
-    return run_choice(p, *choice, stream);
+    return run_choice(p, p->choice ? *p->choice : cuda_product_sm90_choice(p), stream);
 }
 
 } // extern "C"

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <asdm/model.h>
+#include "ops/choices.h"
 #include "ops/program.h"
 #include "ops/weights.h"
 
@@ -42,6 +43,12 @@ struct asdm_site {
 
 struct asdm_backend;
 
+/* What measured times hold for, beside shapes: texts without quotes or backslashes. */
+struct asdm_machine {
+    char gpu[128], driver[64];
+    char libraries[96]; /* vendor libraries among the candidates, with versions; "": none */
+};
+
 /* What a back end brings whose memory the processor does not reach and whose kernels run behind its back. Work is done
  * in the order in which it was put in. A failure of that work stays: `finish` reports it from then on. */
 struct asdm_device_class {
@@ -49,7 +56,8 @@ struct asdm_device_class {
     enum asdm_status (*map)(struct asdm_backend *backend, size_t bytes, const char *what, void **ret,
                             struct asdm_error *err);
     void (*unmap)(struct asdm_backend *backend, void *memory);
-    size_t (*available)(struct asdm_backend *backend); /* bytes that `map` could still give */
+    /* Bytes that `map` could still give, and how many there are in all (NULL: not asked for). */
+    size_t (*available)(struct asdm_backend *backend, size_t *ret_total);
     /* Memory of the processor's that `copy` reaches at full speed. */
     enum asdm_status (*map_staging)(struct asdm_backend *backend, size_t bytes, void **ret, struct asdm_error *err);
     void (*unmap_staging)(struct asdm_backend *backend, void *memory);
@@ -63,6 +71,7 @@ struct asdm_device_class {
     void (*forget)(struct asdm_backend *backend, void *recording);
     /* Seconds that the device itself takes for what `enqueue` puts in, the shortest of a few times. */
     double (*time)(struct asdm_backend *backend, void (*enqueue)(void *user), void *user);
+    void (*describe)(struct asdm_backend *backend, struct asdm_machine *ret);
 };
 
 /* One row per back end in the registry (ops/registry.c). */
@@ -88,6 +97,10 @@ struct asdm_backend {
     const struct asdm_backend_class *class;
     enum asdm_model_dtype dtype;
     size_t element_bytes; /* of a value between operations */
+    /* Set by the owner before the first plan; the back ends without measured choices have no use for them. */
+    bool batch_dependent;                   /* a row's bits may depend on the number of rows */
+    const struct asdm_choices *choices;     /* NULL: the built-in ones */
+    struct asdm_measurements *measurements; /* not NULL: candidates are measured while plans are made */
 };
 
 /* Finds the class by device name, "auto" or "cuda:1" (that number in *ret_device). Unknown or not in this build:
@@ -99,6 +112,8 @@ enum asdm_status asdm_backend_find(const char *device, const struct asdm_backend
 enum asdm_status asdm_backend_map(struct asdm_backend *backend, size_t bytes, const char *what, void **ret,
                                   struct asdm_error *err);
 void asdm_backend_unmap(struct asdm_backend *backend, void *memory, size_t bytes);
+/* Bytes that can still be had, and how many there are in all: 0 when they are the process's. */
+size_t asdm_backend_available(struct asdm_backend *backend, size_t *ret_total);
 /* ERR_MEMORY when `bytes` more cannot be had. */
 enum asdm_status asdm_backend_memory_check(struct asdm_backend *backend, size_t bytes, const char *what,
                                            struct asdm_error *err);

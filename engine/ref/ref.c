@@ -99,7 +99,8 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     struct asdm_backend *backend = calloc(1, sizeof *backend);
     if (!backend)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for the reference back end");
-    *backend = (struct asdm_backend){&asdm_ref_class, ASDM_DTYPE_FP32, sizeof(float)};
+    *backend =
+        (struct asdm_backend){.class = &asdm_ref_class, .dtype = ASDM_DTYPE_FP32, .element_bytes = sizeof(float)};
     *ret = backend;
     return ASDM_OK;
 }

@@ -299,6 +299,11 @@ static size_t with_scratch(size_t least_bytes) {
     return least_bytes + least_bytes / 2;
 }
 
+/* And back. */
+static size_t least_of(size_t bytes) {
+    return bytes - bytes / 3;
+}
+
 enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int height, int rows, size_t *ret_bytes,
                                    struct asdm_error *err) {
     size_t step, decode;
@@ -309,5 +314,49 @@ enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int heig
     ASDM_TRY(
         asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, h, w, &decode, err));
     *ret_bytes = with_scratch(step) + with_scratch(decode) + (size_t)rows * (size_t)width * (size_t)height * 8;
+    return ASDM_OK;
+}
+
+/* Weights of a program: what is laid out, or else about what will be, in the back end's type. `*ret_missing` counts up
+ * what is still to come. */
+static size_t weight_bytes(const struct asdm_model *model, enum asdm_component component,
+                           const struct asdm_program *program, size_t *ret_missing) {
+    size_t laid = asdm_weight_store_bytes(model->weights[component]), expected = 0;
+    for (int i = 0; i < program->weight_count; i++)
+        expected += asdm_weight_count(&program->weights[i]) * model->backend->element_bytes;
+    *ret_missing += expected > laid ? expected - laid : 0;
+    return expected > laid ? expected : laid;
+}
+
+enum asdm_status asdm_batch_plan_memory(struct asdm_model *model, int width, int height, int rows,
+                                        struct asdm_memory *ret, struct asdm_error *err) {
+    struct asdm_memory m;
+    struct asdm_error why = {0};
+    size_t missing = 0;
+    m.free = asdm_backend_available(model->backend, &m.device);
+    m.weights =
+        weight_bytes(model, ASDM_COMPONENT_UNET, model->denoisers[ASDM_PRECISION_MAIN][0]->unet.program, &missing) +
+        weight_bytes(model, ASDM_COMPONENT_TEXT, model->text.encoder.program, &missing) +
+        weight_bytes(model, ASDM_COMPONENT_VAE, model->autoencoder.decoder.program, &missing);
+    enum asdm_status status = asdm_batch_memory(model, width, height, rows, &m.plans, &why);
+    if (status != ASDM_OK && !(m.device && status == ASDM_ERR_MEMORY)) {
+        if (err)
+            *err = why;
+        return status;
+    }
+    if (m.device && status != ASDM_OK)
+        return asdm_fail(
+            err, ASDM_ERR_MEMORY,
+            "the weights take about %.2f GB of device memory, %d row(s) of %d x %d more than is left; %.2f "
+            "of %.2f GB are free",
+            (double)m.weights / 1e9, rows, width, height, (double)m.free / 1e9, (double)m.device / 1e9);
+    if (m.device && (missing > m.free || least_of(m.plans) > m.free - missing))
+        return asdm_fail(
+            err, ASDM_ERR_MEMORY,
+            "the weights take about %.2f GB of device memory, of which %.2f GB are still to come, %d row(s) "
+            "of %d x %d up to %.2f GB; %.2f of %.2f GB are free",
+            (double)m.weights / 1e9, (double)missing / 1e9, rows, width, height, (double)m.plans / 1e9,
+            (double)m.free / 1e9, (double)m.device / 1e9);
+    *ret = m;
     return ASDM_OK;
 }

@@ -31,11 +31,16 @@ struct asdm_model {
     /* By precision (FINE: only with a fine back end) and length of the prompt in chunks, made when first needed. */
     struct asdm_denoiser *denoisers[ASDM_PRECISION_COUNT][ASDM_LIMIT_PROMPT_CHUNKS];
     struct asdm_autoencoder autoencoder;
-    enum asdm_sampler sampler; /* the checkpoint's default */
+    enum asdm_sampler sampler;    /* the checkpoint's default */
+    struct asdm_choices *choices; /* of a plan file; NULL: none */
+    char note[768];               /* of asdm_model_note; "": none */
 };
 
 /* The denoiser for prompts of `chunks` times 77 tokens. */
 enum asdm_status asdm_model_denoiser(struct asdm_model *model, enum asdm_precision precision, int chunks,
                                      struct asdm_denoiser **ret, struct asdm_error *err);
+
+/* The choices for the model's back end, from a file (tune.c). */
+enum asdm_status asdm_model_read_plan(struct asdm_model *model, const char *path, struct asdm_error *err);
 
 #endif

@@ -12,7 +12,9 @@ static enum asdm_status open_backend(struct asdm_model *model, const struct asdm
                                      struct asdm_error *err) {
     const struct asdm_backend_class *class;
     ASDM_TRY(asdm_backend_find(options->device ? options->device : "auto", &class, &model->device, err));
-    return class->create(model->device, options->threads, options->dtype, &model->backend, err);
+    ASDM_TRY(class->create(model->device, options->threads, options->dtype, &model->backend, err));
+    model->backend->batch_dependent = options->batch_dependent;
+    return options->plan ? asdm_model_read_plan(model, options->plan, err) : ASDM_OK;
 }
 
 static enum asdm_status create_stores(struct asdm_model *model, struct asdm_error *err) {
@@ -68,6 +70,7 @@ static enum asdm_status build_unet(struct asdm_model *model, int threads, struct
         return ASDM_OK;
     struct asdm_weight_source source = asdm_checkpoint_source(model->checkpoint, ASDM_COMPONENT_UNET);
     ASDM_TRY(model->backend->class->create(model->device, threads, ASDM_DTYPE_FP32, &model->fine, err));
+    model->fine->batch_dependent = model->backend->batch_dependent;
     ASDM_TRY(asdm_weight_store_create(&source, model->fine, &model->fine_weights, err));
     return asdm_model_denoiser(model, ASDM_PRECISION_FINE, 1, &denoiser, err);
 }
@@ -180,6 +183,7 @@ void asdm_model_close(struct asdm_model **model) {
         m->fine->class->destroy(m->fine);
     if (m->backend)
         m->backend->class->destroy(m->backend);
+    asdm_choices_destroy(&m->choices);
     asdm_tokenizer_close(&m->tokenizer);
     asdm_checkpoint_close(&m->checkpoint);
     free(m);
@@ -191,8 +195,11 @@ void asdm_model_close(struct asdm_model **model) {
 static const struct {
     const char *name;
     enum asdm_model_dtype dtype;
-} dtypes[] = {
-    {"auto", ASDM_DTYPE_AUTO}, {"fp32", ASDM_DTYPE_FP32}, {"bf16", ASDM_DTYPE_BF16}, {"fp16", ASDM_DTYPE_FP16}};
+} dtypes[] = {{"auto", ASDM_DTYPE_AUTO},
+              {"fp32", ASDM_DTYPE_FP32},
+              {"bf16", ASDM_DTYPE_BF16},
+              {"fp16", ASDM_DTYPE_FP16},
+              {"tf32", ASDM_DTYPE_TF32}};
 
 enum asdm_status asdm_dtype_find(const char *name, enum asdm_model_dtype *ret, struct asdm_error *err) {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
@@ -200,7 +207,7 @@ enum asdm_status asdm_dtype_find(const char *name, enum asdm_model_dtype *ret, s
             *ret = dtypes[i].dtype;
             return ASDM_OK;
         }
-    return asdm_fail(err, ASDM_ERR_ARGUMENT, "dtype \"%.40s\": must be auto, fp32, bf16 or fp16", name);
+    return asdm_fail(err, ASDM_ERR_ARGUMENT, "dtype \"%.40s\": must be auto, fp32, tf32, bf16 or fp16", name);
 }
 
 const char *asdm_model_device(const struct asdm_model *model) {
@@ -212,6 +219,10 @@ const char *asdm_model_dtype_name(const struct asdm_model *model) {
         if (dtypes[i].dtype == model->backend->dtype)
             return dtypes[i].name;
     return "?";
+}
+
+const char *asdm_model_note(const struct asdm_model *model) {
+    return *model->note ? model->note : NULL;
 }
 
 void asdm_model_default_size(const struct asdm_model *model, int *ret_width, int *ret_height) {

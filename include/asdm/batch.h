@@ -1,6 +1,6 @@
 /* Pictures in flight: submit requests, step them all together, poll for what is finished. The command line is a batch
  * of one; a server's worker is a loop around this. One batch is used by one thread. A picture's bytes do not depend on
- * what else is in the batch. */
+ * what else is in the batch, unless the model was opened as batch_dependent. */
 #ifndef ASDM_BATCH_H
 #define ASDM_BATCH_H
 
@@ -116,6 +116,18 @@ bool asdm_batch_poll(struct asdm_batch *batch, struct asdm_picture *ret);
  * computed. */
 enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int height, int rows, size_t *ret_bytes,
                                    struct asdm_error *err);
+
+/* Memory of the device that the model is on, in bytes. */
+struct asdm_memory {
+    size_t device;  /* how much it has; 0: it is the process's own */
+    size_t free;    /* now */
+    size_t weights; /* of the UNet, the text encoder and the decoder: as laid out, or about what they will take */
+    size_t plans;   /* asdm_batch_memory */
+};
+
+/* ERR_MEMORY, in words with all four, when what is still to come cannot fit on the device. */
+enum asdm_status asdm_batch_plan_memory(struct asdm_model *model, int width, int height, int rows,
+                                        struct asdm_memory *ret, struct asdm_error *err);
 
 #ifdef __cplusplus
 }

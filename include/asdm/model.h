@@ -14,14 +14,18 @@ extern "C" {
 
 struct asdm_model;
 
-/* The type of activations and weights. AUTO: float32 on CPUs, which gives diffusers' pictures. */
-enum asdm_model_dtype { ASDM_DTYPE_AUTO, ASDM_DTYPE_FP32, ASDM_DTYPE_BF16, ASDM_DTYPE_FP16 };
+/* The type of activations and weights. AUTO: float32 on CPUs, which gives diffusers' pictures. TF32: float32 whose
+ * products see 10 bits of each mantissa, on GPUs. */
+enum asdm_model_dtype { ASDM_DTYPE_AUTO, ASDM_DTYPE_FP32, ASDM_DTYPE_BF16, ASDM_DTYPE_FP16, ASDM_DTYPE_TF32 };
 
 struct asdm_model_options {
     const char *device; /* "auto", "cpu", "ref", "cuda", "cuda:N"; NULL: auto */
     enum asdm_model_dtype dtype;
     int threads; /* CPU threads, each bound to one of the process's processors; 0: one per processor, not bound */
     const char *tokenizer; /* directory, for one-file checkpoints; NULL: the model directory's own */
+    bool batch_dependent;  /* kernels may be chosen by the number of rows, which is faster on GPUs; a picture's bytes
+                            * then  depend on how many others are drawn with it */
+    const char *plan;      /* file of measured choices of kernels (asdm/tune.h); NULL: the built-in choices */
 };
 
 /* Opens a diffusers directory or a one-file safetensors checkpoint. Everything about it is checked here: configurations
@@ -38,6 +42,8 @@ void asdm_model_close(struct asdm_model **model);
 /* "cpu", "ref", ...; "fp32", "bf16", ... */
 const char *asdm_model_device(const struct asdm_model *model);
 const char *asdm_model_dtype_name(const struct asdm_model *model);
+/* What the owner should be told, a plan file that does not hold for this machine; NULL: nothing. */
+const char *asdm_model_note(const struct asdm_model *model);
 enum asdm_status asdm_dtype_find(const char *name, enum asdm_model_dtype *ret, struct asdm_error *err);
 
 /* Picture size that the model was made for, in pixels. */

@@ -20,7 +20,7 @@ static const char help[] =
     "  --runs N                   timed calls, default 30\n"
     "  --steps N, --sampler NAME  of pipeline, default 25 and the checkpoint's\n"
     "  --png                      pipeline: pictures are encoded as PNG, too, each by a thread of its own\n"
-    "  --device, --dtype, --threads, --tokenizer   as for generate\n"
+    "  --device, --dtype, --threads, --tokenizer, --batch-invariant, --plan   as for generate\n"
     "  --profile                  a roofline table instead: time, TFLOP/s and GB/s by operation, kernel and shape "
     "(not\n"
     "                             for pipeline); inputs and weights count as read once, results as written once\n"
@@ -54,9 +54,9 @@ static void print_times(const struct options *o, const struct asdm_model *model,
     if (o->json)
         printf("{\"what\":\"%s\",\"model\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,"
                "\"height\":%d,"
-               "\"runs\":%d,\"median_ms\":%.4f,\"min_ms\":%.4f,\"max_ms\":%.4f}\n",
+               "\"batch_invariant\":%s,\"runs\":%d,\"median_ms\":%.4f,\"min_ms\":%.4f,\"max_ms\":%.4f}\n",
                o->what, name, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height,
-               o->runs, median, least, most);
+               cli_batch_invariant(&o->model) ? "true" : "false", o->runs, median, least, most);
     else
         printf("%s, %s, %s %s, %d row(s), %dx%d: median %.2f ms, min %.2f ms, max %.2f ms of %d runs\n", o->what, name,
                asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height, median, least,
@@ -310,6 +310,8 @@ int cli_bench(int argc, char **argv) {
                                       {.name = "peak-gbs", .real = &o.peak_gbs, .least = 1e-3, .most = 1e6},
                                       {.name = "device", .text = &o.model.device},
                                       {.name = "dtype", .text = &o.model.dtype},
+                                      {.name = "batch-invariant", .text = &o.model.batch_invariant},
+                                      {.name = "plan", .text = &o.model.plan},
                                       {.name = "threads", .integer = &o.model.threads, .min = 1, .max = 1024},
                                       {.name = "profile", .flag = &o.profile},
                                       {.name = "json", .flag = &o.json},

@@ -153,10 +153,21 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, const struct c
 
 /* ---- models */
 
+bool cli_batch_invariant(const struct cli_model *options) {
+    return !options->batch_invariant || strcmp(options->batch_invariant, "off") != 0;
+}
+
 int cli_open_model(const struct cli_model *options, struct asdm_model **ret) {
     struct asdm_error err = {0};
-    struct asdm_model_options model = {
-        .device = options->device, .threads = options->threads, .tokenizer = options->tokenizer};
+    struct asdm_model_options model = {.device = options->device,
+                                       .threads = options->threads,
+                                       .tokenizer = options->tokenizer,
+                                       .batch_dependent = !cli_batch_invariant(options),
+                                       .plan = options->plan};
+    if (cli_batch_invariant(options) && options->batch_invariant && strcmp(options->batch_invariant, "on") != 0) {
+        cli_message("--batch-invariant: must be on or off, is \"%.60s\"", options->batch_invariant);
+        return CLI_USAGE;
+    }
     enum asdm_status status = asdm_dtype_find(options->dtype ? options->dtype : "auto", &model.dtype, &err);
     if (status == ASDM_OK && options->path && options->architecture) {
         cli_message("--model and --arch: only one can be given");
@@ -165,6 +176,8 @@ int cli_open_model(const struct cli_model *options, struct asdm_model **ret) {
     if (status == ASDM_OK)
         status = options->architecture ? asdm_model_open_random(options->architecture, &model, ret, &err)
                                        : asdm_model_open(options->path, &model, ret, &err);
+    if (status == ASDM_OK && asdm_model_note(*ret))
+        cli_message("%s", asdm_model_note(*ret));
     return status == ASDM_OK ? 0 : cli_fail(&err);
 }
 

@@ -55,9 +55,12 @@ bool cli_sha256(const char *path, char ret[65]);
 
 struct cli_model {
     const char *path, *architecture, *tokenizer, *device, *dtype;
+    const char *batch_invariant, *plan; /* "on" or "off", NULL: on; a file, NULL: none */
     int threads;
 };
 
+/* Whether --batch-invariant is on. */
+bool cli_batch_invariant(const struct cli_model *options);
 /* Opens what the options say; 0 or an exit code after a message. */
 int cli_open_model(const struct cli_model *options, struct asdm_model **ret);
 
@@ -81,7 +84,8 @@ int cli_generate(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_prune(int argc, char **argv);
+int cli_tune(int argc, char **argv);
 
-extern const struct cli_verb cli_generate_verb, cli_inspect_verb, cli_prune_verb, cli_bench_verb;
+extern const struct cli_verb cli_generate_verb, cli_inspect_verb, cli_prune_verb, cli_bench_verb, cli_tune_verb;
 
 #endif

@@ -29,7 +29,12 @@ static const char help[] =
     "  --init-image PNG           start from this picture, resized to width x height\n"
     "  --strength X               how much of it is redrawn, 0 to 1, default 0.75\n"
     "  --device auto|cpu|ref|cuda[:N]\n"
-    "  --dtype auto|fp32|bf16|fp16\n"
+    "  --dtype auto|fp32|tf32|bf16|fp16\n"
+    "                             tf32: float32 with products of 10 bits of mantissa, on cuda\n"
+    "  --batch-invariant on|off   on (default): a picture's bytes do not depend on what is drawn with it; off lets "
+    "cuda\n"
+    "                             take other kernels for other numbers of rows, cpu and ref have no others\n"
+    "  --plan FILE                kernels as asdm tune found them (default: the built-in choices)\n"
     "  --threads N                CPU threads, each bound to one processor (default: one per processor, unbound)\n"
     "  --save-latents FILE        tensor \"latents\" before the decoder, as .safetensors (FILE-1, ... like the "
     "pictures)\n"
@@ -68,6 +73,8 @@ static int parse(int argc, char **argv, struct options *o) {
         {.name = "strength", .real = &r->strength, .least = 0, .most = 1},
         {.name = "device", .text = &o->model.device},
         {.name = "dtype", .text = &o->model.dtype},
+        {.name = "batch-invariant", .text = &o->model.batch_invariant},
+        {.name = "plan", .text = &o->model.plan},
         {.name = "threads", .integer = &o->model.threads, .min = 1, .max = 1024},
         {.name = "save-latents", .text = &o->save_latents},
         {.name = "quiet", .flag = &o->quiet},
@@ -191,6 +198,24 @@ static int check(struct options *o, const struct asdm_model *model, uint8_t **in
     return asdm_request_check(model, &o->request, &err) == ASDM_OK ? 0 : cli_fail(&err);
 }
 
+/* What a device's memory will be used for; refuses what cannot fit, before weights are laid out. */
+static int plan_memory(const struct options *o, struct asdm_model *model) {
+    struct asdm_error err = {0};
+    struct asdm_memory memory;
+    int width, height;
+    asdm_model_default_size(model, &width, &height);
+    width = o->request.width ? o->request.width : width;
+    height = o->request.height ? o->request.height : height;
+    int rows = o->request.guidance_scale > 1 ? 2 : 1;
+    if (asdm_batch_plan_memory(model, width, height, rows, &memory, &err) != ASDM_OK)
+        return cli_fail(&err);
+    if (memory.device && !o->quiet)
+        cli_message("device memory: weights about %.2f GB, plans up to %.2f GB, free %.2f of %.2f GB",
+                    (double)memory.weights / 1e9, (double)memory.plans / 1e9, (double)memory.free / 1e9,
+                    (double)memory.device / 1e9);
+    return 0;
+}
+
 int cli_generate(int argc, char **argv) {
     struct options o = {.count = 1};
     struct asdm_model *model = NULL;
@@ -205,6 +230,8 @@ int cli_generate(int argc, char **argv) {
     code = cli_open_model(&o.model, &model);
     if (code == 0)
         code = check(&o, model, &init);
+    if (code == 0)
+        code = plan_memory(&o, model);
     if (code == 0 && asdm_batch_create(model, &(struct asdm_batch_options){1, 0}, &batch, &err) != ASDM_OK)
         code = cli_fail(&err);
     for (int i = 0; i < o.count && code == 0; i++)

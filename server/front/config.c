@@ -44,6 +44,10 @@ static const struct row rows[] = {
     {"worker.program", FILE_PATH, 0, 0, 0, NULL, AT(worker), "without it asdm-worker beside asdmd, or in libexec"},
     {"worker.device", DEVICE, 0, 0, 0, "auto", AT(device), "what to run on, where a model does not say"},
     {"worker.dtype", DTYPE, 0, 0, 0, "auto", AT(dtype), "what to compute in, where a model does not say"},
+    {"worker.batch_invariant", BOOLEAN, 0, 0, true, NULL, AT(batch_invariant),
+     "a picture's bytes do not depend on what is drawn with it; false: faster on a GPU with many rows"},
+    {"worker.plan", FILE_PATH, 0, 0, 0, NULL, AT(plan),
+     "file of kernels that asdm tune found; without it the built-in choices"},
     {"worker.threads", INTEGER, 0, 1024, 0, NULL, AT(threads), "on a CPU; 0: one per core"},
     {"worker.rows_max", INTEGER, 2, 64, 16, NULL, AT(rows_max), "rows of the batch; a picture has two with guidance"},
     {"worker.memory_mb", INTEGER, 0, 1 << 20, 0, NULL, AT(memory_mb), "beside the weights; 0: what is free"},
@@ -103,7 +107,7 @@ static const char *allowed(enum type type, int min, int max, char *text, size_t 
         [ADDRESS] = "ADDRESS:PORT such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
         [URL] = "an address that begins with http:// or https://",
         [DEVICE] = "auto, cpu, ref, cuda or cuda:N",
-        [DTYPE] = "auto, fp32, bf16 or fp16",
+        [DTYPE] = "auto, fp32, tf32, bf16 or fp16",
         [MODELS] = "a list of 1 to 16 objects",
     };
     if (type == INTEGER)
@@ -161,8 +165,8 @@ static bool is_device(const char *text) {
 }
 
 static bool is_dtype(const char *text) {
-    return strcmp(text, "auto") == 0 || strcmp(text, "fp32") == 0 || strcmp(text, "bf16") == 0 ||
-           strcmp(text, "fp16") == 0;
+    return strcmp(text, "auto") == 0 || strcmp(text, "fp32") == 0 || strcmp(text, "tf32") == 0 ||
+           strcmp(text, "bf16") == 0 || strcmp(text, "fp16") == 0;
 }
 
 static bool is_model_name(const char *text) {

@@ -29,6 +29,8 @@ struct config {
     struct config_model models[CONFIG_MODELS_MAX];
     int model_count; /* the first is the default */
     char *device, *dtype;
+    bool batch_invariant; /* true: a picture's bytes do not depend on its batch */
+    char *plan;           /* file of measured kernels; NULL: the built-in choices */
     int threads;          /* of a worker on a CPU; 0: all */
     int rows_max;         /* 16 */
     int memory_mb;        /* of a worker, beside weights; 0: what is free */

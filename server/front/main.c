@@ -22,7 +22,7 @@ static const char help[] =
     "  --model NAME=DIR      a model to serve; may be repeated, the first is the default\n"
     "  --listen HOST:PORT    default 127.0.0.1:8080; port 0: any free one\n"
     "  --device DEVICE       auto, cpu, ref, cuda or cuda:N\n"
-    "  --dtype DTYPE         auto, fp32, bf16 or fp16\n"
+    "  --dtype DTYPE         auto, fp32, tf32, bf16 or fp16\n"
     "  --threads N           of a worker on a CPU; 0: one per core\n"
     "  --set KEY=VALUE       any key of the configuration, e.g. --set queue.pictures_max=64\n"
     "  --check-config        read the configuration and the keys, say whether they are good, and exit\n"

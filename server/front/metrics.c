@@ -41,8 +41,17 @@ static const struct row rows[METRIC_COUNT] = {
     [METRIC_CONNECTIONS] = {"asdm_connections", "Open HTTP connections.", GAUGE, {NULL}, NULL},
     [METRIC_MODEL_READY] =
         {"asdm_model_ready", "1 when the model is loaded and has drawn its canary picture.", GAUGE, {"model"}, NULL},
-    [METRIC_GPU_MEMORY] =
-        {"asdm_gpu_memory_used_bytes", "Memory used on accelerators; 0 without one.", GAUGE, {NULL}, NULL},
+    [METRIC_GPU_MEMORY] = {"asdm_gpu_memory_used_bytes",
+                           "Memory used on accelerators when models were loaded; 0 without one.",
+                           GAUGE,
+                           {NULL},
+                           NULL},
+    [METRIC_DEVICE_MEMORY] = {"asdm_device_memory_bytes",
+                              "Of an accelerator's memory, when a model was loaded: its weights, its plans at the "
+                              "most, and what was free.",
+                              GAUGE,
+                              {"model", "kind"},
+                              NULL},
     [METRIC_BUILD_INFO] = {"asdm_build_info", "Always 1; the version is a label.", GAUGE, {"version"}, NULL},
     [METRIC_REQUEST_SECONDS] = {"asdm_request_duration_seconds",
                                 "From the first byte of a request to the end of its answer.",

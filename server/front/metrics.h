@@ -16,6 +16,7 @@ enum metric {
     METRIC_CONNECTIONS,     /* asdm_connections */
     METRIC_MODEL_READY,     /* asdm_model_ready{model} */
     METRIC_GPU_MEMORY,      /* asdm_gpu_memory_used_bytes */
+    METRIC_DEVICE_MEMORY,   /* asdm_device_memory_bytes{model,kind} */
     METRIC_BUILD_INFO,      /* asdm_build_info{version} */
     METRIC_REQUEST_SECONDS, /* asdm_request_duration_seconds{route} */
     METRIC_QUEUE_SECONDS,   /* asdm_queue_wait_seconds */

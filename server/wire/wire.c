@@ -98,6 +98,7 @@ static void terminate_texts(struct wire_message *m) {
         TERMINATE(m->load.name);
         TERMINATE(m->load.path);
         TERMINATE(m->load.tokenizer);
+        TERMINATE(m->load.plan);
         TERMINATE(m->load.device);
         TERMINATE(m->load.dtype);
         break;

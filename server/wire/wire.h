@@ -34,8 +34,9 @@ enum wire_type {
 
 /* Models are numbered in the order of their LOAD, from 0. Empty texts: the default. */
 struct wire_load {
-    char name[WIRE_NAME_MAX], path[4096], tokenizer[4096], device[32], dtype[16];
+    char name[WIRE_NAME_MAX], path[4096], tokenizer[4096], plan[4096], device[32], dtype[16];
     int32_t threads, rows_max, pictures_max; /* as configured; 0: the worker's choice */
+    int32_t batch_dependent;                 /* 1: bytes may depend on the batch */
     uint64_t memory_bytes;                   /* beside the weights; 0: what the machine has free */
 };
 
@@ -73,9 +74,11 @@ struct wire_submit {
 struct wire_model {
     int32_t model, default_width, default_height, rows_max, pictures_max;
     char device[32], dtype[16], sampler[WIRE_NAME_MAX];
-    uint64_t memory_bytes;                     /* what rows_max is for */
-    uint64_t bytes_fixed, bytes_per_row_pixel; /* memory of a step: fixed + per * rows * width * height */
-    uint64_t row_pixels_max;                   /* rows * width * height in flight at once, and of one picture */
+    uint64_t memory_bytes;                              /* what rows_max is for */
+    uint64_t bytes_fixed, bytes_per_row_pixel;          /* memory of a step: fixed + per * rows * width * height */
+    uint64_t device_bytes;                              /* memory that the device has; 0: it is the machine's own */
+    uint64_t device_free, device_weights, device_plans; /* of it: now; the model's weights; its plans at the most */
+    uint64_t row_pixels_max; /* rows * width * height in flight at once, and of one picture */
 };
 
 struct wire_step {

@@ -25,11 +25,19 @@ static const char *or_null(const char *text) {
 
 static enum asdm_status open_model(struct worker_model *m, struct asdm_error *err) {
     const struct wire_load *load = &m->load;
-    struct asdm_model_options options = {
-        .device = or_null(load->device), .threads = load->threads, .tokenizer = or_null(load->tokenizer)};
+    struct asdm_model_options options = {.device = or_null(load->device),
+                                         .threads = load->threads,
+                                         .tokenizer = or_null(load->tokenizer),
+                                         .batch_dependent = load->batch_dependent != 0,
+                                         .plan = or_null(load->plan)};
+    struct asdm_memory memory;
     if (*load->dtype)
         ASDM_TRY(asdm_dtype_find(load->dtype, &options.dtype, err));
-    return asdm_model_open(load->path, &options, &m->model, err);
+    ASDM_TRY(asdm_model_open(load->path, &options, &m->model, err));
+    if (asdm_model_note(m->model))
+        fprintf(stderr, "asdm-worker: model %s: %s\n", load->name, asdm_model_note(m->model));
+    /* Before weights are laid out. */
+    return asdm_batch_plan_memory(m->model, CANARY_SIDE, CANARY_SIDE, ROWS_MIN, &memory, err);
 }
 
 static enum asdm_status check_canary(const struct asdm_picture *picture, struct asdm_error *err) {
@@ -90,13 +98,26 @@ static uint64_t read_number(const char *path, const char *key, uint64_t otherwis
     return value;
 }
 
-/* What may be used: three quarters of what the machine and the control group (as a container sees it) have left. */
-static uint64_t free_memory(void) {
+/* What may be used: three quarters of what the device, or the machine and the control group (as a container sees it)
+ * have left. */
+static uint64_t free_memory(const struct asdm_memory *memory) {
+    if (memory->device)
+        return memory->free / 4 * 3;
     uint64_t machine = read_number("/proc/meminfo", "MemAvailable:", UINT64_MAX >> 10) << 10;
     uint64_t most = read_number("/sys/fs/cgroup/memory.max", "", UINT64_MAX);
     uint64_t used = read_number("/sys/fs/cgroup/memory.current", "", 0);
     uint64_t group = most > used ? most - used : 0;
     return (machine < group ? machine : group) / 4 * 3;
+}
+
+/* asdm_batch_memory, more than there can be where even the least of it is not there. */
+static enum asdm_status bytes_of(struct worker *worker, struct worker_model *m, int width, int height, int rows,
+                                 size_t *ret, struct asdm_error *err) {
+    enum asdm_status status = asdm_batch_memory(m->model, width, height, rows, ret, err);
+    worker_send_alive(worker);
+    if (status == ASDM_ERR_MEMORY)
+        *ret = SIZE_MAX;
+    return status == ASDM_ERR_MEMORY ? ASDM_OK : status;
 }
 
 /* The largest number of pixels of a square picture with guidance that fits, of the sides 64, half the default and its
@@ -110,8 +131,7 @@ static enum asdm_status find_pixels_max(struct worker *worker, struct worker_mod
     for (int i = 0; i <= 8; i++) {
         int side = i == 0 ? CANARY_SIDE : unit * i;
         size_t bytes;
-        ASDM_TRY(asdm_batch_memory(m->model, side, side, ROWS_MIN, &bytes, err));
-        worker_send_alive(worker);
+        ASDM_TRY(bytes_of(worker, m, side, side, ROWS_MIN, &bytes, err));
         if (bytes > c->memory_bytes)
             break;
         largest = (uint64_t)side * (uint64_t)side;
@@ -128,8 +148,7 @@ static enum asdm_status find_rows_max(struct worker *worker, struct worker_model
     size_t bytes;
     rows = rows < ROWS_MIN ? ROWS_MIN : rows;
     for (;; rows--) {
-        ASDM_TRY(asdm_batch_memory(m->model, c->default_width, c->default_height, rows, &bytes, err));
-        worker_send_alive(worker);
+        ASDM_TRY(bytes_of(worker, m, c->default_width, c->default_height, rows, &bytes, err));
         if (bytes <= c->memory_bytes || rows == ROWS_MIN)
             break;
     }
@@ -138,13 +157,15 @@ static enum asdm_status find_rows_max(struct worker *worker, struct worker_model
     return ASDM_OK;
 }
 
-/* The line through one row and all rows at the default size. */
-static enum asdm_status find_line(struct worker_model *m, struct asdm_error *err) {
+/* The line through one row and all rows at the default size, or at the canary's where that does not fit. */
+static enum asdm_status find_line(struct worker_model *m, bool fits, struct asdm_error *err) {
     struct wire_model *c = &m->capacity;
-    uint64_t pixels = (uint64_t)c->default_width * (uint64_t)c->default_height;
+    int width = fits ? c->default_width : CANARY_SIDE, height = fits ? c->default_height : CANARY_SIDE;
+    uint64_t pixels = (uint64_t)width * (uint64_t)height;
     size_t one, all;
-    ASDM_TRY(asdm_batch_memory(m->model, c->default_width, c->default_height, 1, &one, err));
-    ASDM_TRY(asdm_batch_memory(m->model, c->default_width, c->default_height, c->rows_max, &all, err));
+    ASDM_TRY(asdm_batch_memory(m->model, width, height, 1, &one, err));
+    ASDM_TRY(asdm_batch_memory(m->model, width, height, c->rows_max, &all, err));
+    c->device_plans = all;
     uint64_t span = (uint64_t)(c->rows_max - 1) * pixels;
     c->bytes_per_row_pixel = all > one ? (all - one + span - 1) / span : 0;
     c->bytes_fixed = all > c->bytes_per_row_pixel * (uint64_t)c->rows_max * pixels
@@ -156,19 +177,22 @@ static enum asdm_status find_line(struct worker_model *m, struct asdm_error *err
 static enum asdm_status find_capacity(struct worker *worker, int index, struct asdm_error *err) {
     struct worker_model *m = &worker->models[index];
     struct wire_model *c = &m->capacity;
+    struct asdm_memory memory;
     uint64_t pixels_max;
     bool fits;
-    *c = (struct wire_model){.model = index};
+    ASDM_TRY(asdm_batch_plan_memory(m->model, CANARY_SIDE, CANARY_SIDE, ROWS_MIN, &memory, err));
+    *c = (struct wire_model){
+        .model = index, .device_bytes = memory.device, .device_free = memory.free, .device_weights = memory.weights};
     /* Plans of all models are held at once; those still to come have their weights laid out already. */
     c->memory_bytes = m->load.memory_bytes ? m->load.memory_bytes / (uint64_t)worker->model_count
-                                           : free_memory() / (uint64_t)(worker->model_count - index);
+                                           : free_memory(&memory) / (uint64_t)(worker->model_count - index);
     asdm_model_default_size(m->model, &c->default_width, &c->default_height);
     snprintf(c->device, sizeof c->device, "%s", asdm_model_device(m->model));
     snprintf(c->dtype, sizeof c->dtype, "%s", asdm_model_dtype_name(m->model));
     snprintf(c->sampler, sizeof c->sampler, "%s", asdm_model_default_sampler(m->model));
     ASDM_TRY(find_rows_max(worker, m, &c->rows_max, &fits, err));
     c->pictures_max = m->load.pictures_max > 0 ? m->load.pictures_max : c->rows_max + WAITING_MAX;
-    ASDM_TRY(find_line(m, err));
+    ASDM_TRY(find_line(m, fits, err));
     ASDM_TRY(find_pixels_max(worker, m, &pixels_max, err));
     if (pixels_max == 0)
         return asdm_fail(err, ASDM_ERR_MEMORY, "%" PRIu64 " KiB are too few for a picture of %d x %d",

@@ -241,7 +241,9 @@ static bool run_once(data &d, const struct cuda_product_choice *choice, bool in_
         CHECK(cudaMemcpy(y, d.old, d.y_bytes, cudaMemcpyDeviceToDevice));
         p.residual = y;
     }
-    CHECK(choice ? cuda_product_sm90_with(&p, choice, 0) : cuda_product_sm90(&p, 0));
+    p.choice = choice;
+    CHECK(cuda_product_sm90(&p, 0));
+    p.choice = nullptr;
     CHECK(cudaDeviceSynchronize());
     std::vector<unsigned char> fence(2 * FENCE);
     CHECK(cudaMemcpy(fence.data(), y - FENCE, FENCE, cudaMemcpyDeviceToHost));
@@ -308,6 +310,15 @@ static void check(const op &o, const std::vector<int> &row_counts) {
                 fail(o, "bits", c);
             tried++;
         }
+        /* Tiles for these rows, whatever the order of the sum. */
+        size_t nan = 0;
+        d.p.batch_dependent = true;
+        const struct cuda_product_choice c = cuda_product_sm90_choice(&d.p);
+        if (!run_once(d, nullptr, false))
+            fail(o, "fence, batch-dependent", c);
+        const double error = error_of(d, &nan);
+        if (!(error < bound) || nan)
+            fail(o, "error, batch-dependent", c);
         destroy(d);
     }
     printf("ok?  %-28s error %.2e, %d runs\n", o.name, worst, tried);
@@ -325,12 +336,13 @@ static double time_of(data &d, const struct cuda_product_choice *choice, size_t 
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
     struct cuda_product p = d.p;
     p.residual = d.old;
+    p.choice = choice;
     size_t at = 0;
     cudaError_t status = cudaSuccess;
     for (int i = 0; i < launches && status == cudaSuccess; i++) {
         p.weight = (const char *)d.p.weight + at;
         at = at + 2 * d.weight_bytes <= weight_room ? at + d.weight_bytes : 0;
-        status = choice ? cuda_product_sm90_with(&p, choice, stream) : cuda_product_sm90(&p, stream);
+        status = cuda_product_sm90(&p, stream);
     }
     CHECK(cudaStreamEndCapture(stream, &graph));
     if (status != cudaSuccess)
@@ -368,6 +380,11 @@ static void time_case(const op &o, int rows, bool tune) {
     const double us = time_of(d, nullptr, room, launches);
     printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
            c.spread, c.alternate);
+    d.p.batch_dependent = true;
+    c = cuda_product_sm90_choice(&d.p);
+    printf("  batch-dependent %8.2f us %3d/%d/%d/%d", time_of(d, nullptr, room, launches), c.width, c.chunks, c.spread,
+           c.alternate);
+    d.p.batch_dependent = false;
     for (int chunks = 1; tune && chunks <= 8; chunks *= 2) {
         struct cuda_product_choice all[32], best = {};
         double best_us = 1e8;

@@ -124,6 +124,10 @@ static void load(struct link *l) {
                                   .default_height = 64,
                                   .rows_max = options.rows_max,
                                   .pictures_max = options.pictures_max,
+                                  .device_bytes = 8000,
+                                  .device_free = 5000,
+                                  .device_weights = 2000,
+                                  .device_plans = 700,
                                   .row_pixels_max = options.row_pixels_max};
     for (int i = 0; i < l->model_count; i++) {
         capacity.model = i;

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <asdm/batch.h>
+#include "run/internal.h"
 
 enum { SIDE = 64, PIXELS = SIDE * SIDE * 3, KINDS = 6 };
 
@@ -275,12 +276,54 @@ static void test_strength_zero(void **state) {
     asdm_batch_destroy(&batch);
 }
 
+/* ---- memory of a device, which is told and refused in words; here a stand-in that only says what it has */
+
+static size_t device_free;
+
+static size_t available(struct asdm_backend *backend, size_t *ret_total) {
+    (void)backend;
+    if (ret_total)
+        *ret_total = 8000000000;
+    return device_free;
+}
+
+static void test_device_memory(void **state) {
+    static const struct asdm_device_class device = {.available = available};
+    struct asdm_model_options options = {.device = "auto", .dtype = ASDM_DTYPE_FP32};
+    struct asdm_model *fresh; /* no weights laid out */
+    struct asdm_memory host, memory = {0};
+    struct asdm_error err = {0};
+    (void)state;
+    check(asdm_model_open(ASDM_DEMO_MODEL, &options, &fresh, &err), &err);
+    check(asdm_batch_plan_memory(fresh, SIDE, SIDE, 2, &host, &err), &err);
+    assert_true(host.device == 0 && host.free > 0 && host.weights > 0 && host.plans > 0);
+    const struct asdm_backend_class *own = fresh->backend->class;
+    struct asdm_backend_class class = *own;
+    class.device = &device;
+    fresh->backend->class = &class;
+    device_free = 4000000000;
+    check(asdm_batch_plan_memory(fresh, SIDE, SIDE, 2, &memory, &err), &err);
+    assert_true(memory.device == 8000000000 && memory.free == device_free);
+    assert_true(memory.weights == host.weights && memory.plans == host.plans);
+    /* Too little for the weights; for them and a step; for a step. */
+    const size_t little[] = {host.weights - 1000, host.weights + 1000, 1000};
+    for (int i = 0; i < 3; i++) {
+        device_free = little[i];
+        assert_int_equal(asdm_batch_plan_memory(fresh, SIDE, SIDE, 2, &memory, &err), ASDM_ERR_MEMORY);
+        if (!strstr(err.message, "the weights take about") || !strstr(err.message, "of device memory") ||
+            !strstr(err.message, "of 8.00 GB are free") || !strstr(err.message, "still to come") != (i == 2))
+            fail_msg("%zu bytes: %s", device_free, err.message);
+    }
+    fresh->backend->class = own;
+    asdm_model_close(&fresh);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together_as_alone),       cmocka_unit_test(test_cancel_and_full),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_huge_is_refused),
         cmocka_unit_test(test_strength_zero),           cmocka_unit_test(test_mask),
-        cmocka_unit_test(test_prompt_syntax),
+        cmocka_unit_test(test_prompt_syntax),           cmocka_unit_test(test_device_memory),
     };
     return cmocka_run_group_tests(tests, open_demo, close_demo);
 }

@@ -158,7 +158,7 @@ static void bad_files_name_the_key_and_what_is_allowed(void **state) {
         {"{\"listen\": null}", "listen: must be ADDRESS:PORT"},
         {"{\"public_url\": \"ftp://x\"}", "public_url: must be an address that begins with http://"},
         {"{\"public_url\": \"http://a b\"}", "public_url: must be"},
-        {"{\"worker\": {\"dtype\": \"int8\"}}", "worker.dtype: must be auto, fp32, bf16 or fp16, is \"int8\""},
+        {"{\"worker\": {\"dtype\": \"int8\"}}", "worker.dtype: must be auto, fp32, tf32, bf16 or fp16, is \"int8\""},
         {"{\"worker\": {\"device\": \"cuda:\"}}", "worker.device: must be auto, cpu, ref, cuda or cuda:N"},
         {"{\"models\": {}}", "models: must be a list of 1 to 16 objects, is an object"},
         {"{\"models\": []}", "models: must be a list of 1 to 16 objects"},

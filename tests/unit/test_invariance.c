@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include <asdm/light.h>
+#include <asdm/tune.h>
 #include "run/internal.h"
 
 enum { ROWS = 16, SIZES = 7, SKIPPED = 77 /* as meson has it */ };
@@ -141,9 +142,9 @@ static int remove_light(void **state) {
     return 0;
 }
 
-/* `path`: NULL for random weights. */
-static void test_model(enum asdm_model_dtype dtype, const char *path) {
-    struct asdm_model_options options = {.device = device, .dtype = dtype, .threads = 2};
+/* `path`: NULL for random weights; `plan`: NULL for the built-in choices of kernels. */
+static void test_with_plan(enum asdm_model_dtype dtype, const char *path, const char *plan) {
+    struct asdm_model_options options = {.device = device, .dtype = dtype, .threads = 2, .plan = plan};
     struct asdm_model *model;
     struct asdm_error err;
     struct rows rows;
@@ -153,11 +154,38 @@ static void test_model(enum asdm_model_dtype dtype, const char *path) {
     if (status == ASDM_ERR_UNSUPPORTED || status == ASDM_ERR_MEMORY)
         skip(); /* this processor has no bf16, or this machine not so much memory */
     check(status, &err);
+    assert_true(!plan || (model->choices && asdm_choices_count(model->choices) > 0));
     check(asdm_model_denoiser(model, ASDM_PRECISION_MAIN, 1, &rows.denoiser, &err), &err);
     add_rows(&rows, (size_t)model->text.width);
     for (int i = 0; i < (demo ? SIZES : 1); i++)
         compare(&rows, sizes[i][0], sizes[i][1], demo ? ROWS : 4);
     asdm_model_close(&model);
+}
+
+static void test_model(enum asdm_model_dtype dtype, const char *path) {
+    test_with_plan(dtype, path, NULL);
+}
+
+/* Kernels that were chosen by measurement, the vendor's among them. */
+static void test_demo_tuned(void **state) {
+    struct asdm_model_options options = {.device = device, .dtype = ASDM_DTYPE_FP16};
+    const int rows[] = {1, 2, 4, 8, 16};
+    struct asdm_tune_watch watch = {0};
+    struct asdm_model *model;
+    struct asdm_error err;
+    char plan[] = "/tmp/asdm-invariance-XXXXXX";
+    (void)state;
+    if (asdm_model_open(ASDM_DEMO_MODEL, &options, &model, &err) != ASDM_OK)
+        skip(); /* no fp16 here */
+    int file = mkstemp(plan);
+    assert_true(file >= 0);
+    close(file);
+    unlink(plan);
+    struct asdm_tune_options tune = {rows, 5, 256, 256, plan};
+    check(asdm_tune_run(model, &tune, &watch, &err), &err);
+    asdm_model_close(&model);
+    test_with_plan(ASDM_DTYPE_FP16, ASDM_DEMO_MODEL, plan);
+    unlink(plan);
 }
 
 static void test_demo_fp32(void **state) {
@@ -173,6 +201,11 @@ static void test_demo_bf16(void **state) {
 static void test_demo_fp16(void **state) {
     (void)state;
     test_model(ASDM_DTYPE_FP16, ASDM_DEMO_MODEL);
+}
+
+static void test_demo_tf32(void **state) {
+    (void)state;
+    test_model(ASDM_DTYPE_TF32, ASDM_DEMO_MODEL);
 }
 
 static void test_wide_fp32(void **state) {
@@ -212,7 +245,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo_fp32),  cmocka_unit_test(test_demo_bf16),  cmocka_unit_test(test_demo_fp16),
         cmocka_unit_test(test_wide_fp32),  cmocka_unit_test(test_wide_bf16),  cmocka_unit_test(test_wide_fp16),
-        cmocka_unit_test(test_light_fp32), cmocka_unit_test(test_light_bf16), cmocka_unit_test(test_light_fp16)};
+        cmocka_unit_test(test_light_fp32), cmocka_unit_test(test_light_bf16), cmocka_unit_test(test_light_fp16),
+        cmocka_unit_test(test_demo_tf32),  cmocka_unit_test(test_demo_tuned)};
     const struct asdm_backend_class *class;
     int number;
     device = argc > 1 ? argv[1] : device;

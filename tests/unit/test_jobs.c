@@ -227,6 +227,10 @@ static void test_pictures_and_events(void **state) {
     }
     job_unref(&job);
     assert_metric("asdm_images_total{model=\"one\",mode=\"t2i\"} 3");
+    assert_metric("asdm_gpu_memory_used_bytes 3000");
+    assert_metric("asdm_device_memory_bytes{model=\"one\",kind=\"weights\"} 2000");
+    assert_metric("asdm_device_memory_bytes{model=\"one\",kind=\"plans\"} 700");
+    assert_metric("asdm_device_memory_bytes{model=\"one\",kind=\"free\"} 5000");
     assert_metric("asdm_queue_wait_seconds_count 3");
     assert_metric("asdm_stage_duration_seconds_count{stage=\"png\"} 3");
     struct model_view model;

@@ -197,6 +197,9 @@ static void test_capacity(void **state) {
     create("good", 0);
     await(LINK_READY, 1);
     assert_int_equal(heard.capacity[0].rows_max, 16);
+    assert_true(heard.capacity[0].device_bytes == 8000000000 && heard.capacity[0].device_free == 4000000000);
+    assert_true(heard.capacity[0].device_weights == 3000000000);
+    assert_true(heard.capacity[0].device_plans > 0);
     assert_int_equal(heard.capacity[0].pictures_max, 20);
     assert_int_equal(heard.capacity[0].default_width, 128);
     assert_string_equal(heard.capacity[0].sampler, "pndm");

@@ -7,11 +7,44 @@
 
 /* ---- models */
 
+/* What the model takes of its device, told before it serves. */
+static void tell_memory(struct jobs *jobs, const char *name, const struct wire_model *capacity) {
+    struct log_line line;
+    if (!capacity->device_bytes)
+        return;
+    log_begin(&line, LOG_LEVEL_INFO, "device memory");
+    log_text(&line, "model", name);
+    log_integer(&line, "weights_bytes", (int64_t)capacity->device_weights);
+    log_integer(&line, "plans_bytes", (int64_t)capacity->device_plans);
+    log_integer(&line, "free_bytes", (int64_t)capacity->device_free);
+    log_integer(&line, "device_bytes", (int64_t)capacity->device_bytes);
+    log_end(&line);
+    metrics_set(jobs->metrics, METRIC_DEVICE_MEMORY, name, "weights", (double)capacity->device_weights);
+    metrics_set(jobs->metrics, METRIC_DEVICE_MEMORY, name, "plans", (double)capacity->device_plans);
+    metrics_set(jobs->metrics, METRIC_DEVICE_MEMORY, name, "free", (double)capacity->device_free);
+}
+
+/* What is used on all devices; the models of one worker share theirs. */
+static double memory_used(const struct jobs *jobs) {
+    uint64_t used[CONFIG_MODELS_MAX] = {0}, sum = 0;
+    for (int m = 0; m < jobs->config->model_count; m++) {
+        const struct job_model *model = &jobs->models[m];
+        uint64_t own = model->capacity.device_bytes - model->capacity.device_free;
+        if (own > used[model->worker])
+            used[model->worker] = own;
+    }
+    for (int w = 0; w < CONFIG_MODELS_MAX; w++)
+        sum += used[w];
+    return (double)sum;
+}
+
 static void on_model(struct job_worker *worker, const struct link_event *event) {
     struct jobs *jobs = worker->jobs;
     struct job_model *model = &jobs->models[event->model];
     model->capacity = *event->capacity;
     model->ready = true;
+    metrics_set(jobs->metrics, METRIC_GPU_MEMORY, NULL, NULL, memory_used(jobs));
+    tell_memory(jobs, jobs->config->models[event->model].name, event->capacity);
     int room = 0;
     for (int m = 0; m < jobs->config->model_count; m++)
         if (jobs->models[m].worker == model->worker)

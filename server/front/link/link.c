@@ -83,6 +83,8 @@ static enum asdm_status check_models(const struct link *l, struct asdm_error *er
             (device && strlen(device) >= sizeof load.device) || (dtype && strlen(dtype) >= sizeof load.dtype))
             return asdm_fail(err, ASDM_ERR_ARGUMENT, "models: %.60s: a name or path is too long", m->name);
     }
+    if (l->config->plan && strlen(l->config->plan) >= sizeof load.plan)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "worker.plan: the path is too long");
     return ASDM_OK;
 }
 
@@ -159,9 +161,11 @@ static struct wire_message load_message(const struct link *l, int index) {
     snprintf(load->name, sizeof load->name, "%s", m->name);
     snprintf(load->path, sizeof load->path, "%s", m->path);
     snprintf(load->tokenizer, sizeof load->tokenizer, "%s", m->tokenizer ? m->tokenizer : "");
+    snprintf(load->plan, sizeof load->plan, "%s", c->plan ? c->plan : "");
     snprintf(load->device, sizeof load->device, "%s", device ? device : "");
     snprintf(load->dtype, sizeof load->dtype, "%s", dtype ? dtype : "");
     load->threads = c->threads;
+    load->batch_dependent = !c->batch_invariant;
     load->rows_max = c->rows_max;
     load->memory_bytes = (uint64_t)c->memory_mb << 20;
     return message;

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include <asdm/light.h>
+#include "predict.h"
 #include "run/internal.h"
 
 enum { ROWS = 16, SIZES = 7, SKIPPED = 77 /* as meson has it */ };
@@ -48,12 +49,10 @@ static void add_rows(struct rows *rows, size_t width) {
 }
 
 static void run(struct rows *rows, int first, int count, int height, int width, const float *in, float *out) {
-    struct asdm_step_plan *plan;
     struct asdm_error err;
     size_t numbers = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
-    check(asdm_denoiser_plan(rows->denoiser, count, height, width, &plan, &err), &err);
-    check(asdm_denoiser_run(rows->denoiser, plan, in + (size_t)first * numbers, rows->prompts + first,
-                            rows->timesteps + first, out + (size_t)first * numbers, &err),
+    check(predict(rows->denoiser, count, height, width, in + (size_t)first * numbers, rows->prompts + first,
+                  rows->timesteps + first, out + (size_t)first * numbers, &err),
           &err);
 }
 

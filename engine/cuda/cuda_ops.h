@@ -27,6 +27,7 @@ cuda_plan cuda_plan_product;   /* plan_product.c: conv2d and linear */
 cuda_plan cuda_plan_attention; /* plan_others.c, as the rest */
 cuda_plan cuda_plan_norm;
 cuda_plan cuda_plan_simple;
+cuda_plan cuda_plan_routing; /* plan_routing.c: what conditional convolutions need beside their products */
 
 /* ---- operands.c
  *

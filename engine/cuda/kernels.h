@@ -36,6 +36,9 @@ struct cuda_product {
     const void *x[2], *weight; /* weight: as cuda_product_pack lays it out */
     const float *bias;         /* in the packed rows' order; or NULL */
     const void *residual;      /* like y; or NULL; may be y itself */
+    /* Where rows have kernels of their own (kernel at stride 1 without upsampling or geglu): device [rows + 1], which
+     * of the weights and biases that lie one after another is a row's, and how many there are; or NULL. */
+    const int32_t *slots;
     void *y;
     void *scratch; /* cuda_product_scratch bytes */
 };
@@ -60,6 +63,11 @@ bool cuda_product_sm90_folds(const struct cuda_product *p);
 size_t cuda_product_scratch(const struct cuda_product *p);
 cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream);
 
+/* Global-regional attention (ops/op.h): a map of tokens cut into windows and into cells. window 0: plain attention. */
+struct cuda_regions {
+    int height, width, window, pool; /* in tokens */
+};
+
 /* Softmax(q k' / sqrt(head_dim)) v per row and head. q, k and v may be channel ranges of wider values. */
 struct cuda_attention {
     enum cuda_dtype dtype;
@@ -68,14 +76,19 @@ struct cuda_attention {
     const void *q, *k, *v;                   /* first channel of head 0, row 0 */
     int q_stride, k_stride, v_stride;        /* elements from token to token */
     const int32_t *kv_map;                   /* device: row -> row of k and v; NULL: the same row */
-    void *y;                                 /* [rows][tokens][heads * head_dim] */
+    struct cuda_regions regions;             /* with a window: keys are tokens, no kv_map, not causal */
+    const void *cells; /* with a window: mean keys, then mean values, [rows][cells][2][heads * head_dim] */
+    void *y;           /* [rows][tokens][heads * head_dim] */
 };
 
 /* attention_sm90.cu */
 bool cuda_attention_sm90_fits(const struct cuda_attention *a);
 cudaError_t cuda_attention_sm90(const struct cuda_attention *a, cudaStream_t stream);
-/* attention.cu: head_dim 1 to 256 (fp32: plain), any number of tokens and keys */
+/* attention.cu: head_dim 1 to 512 (fp32: plain), any number of tokens and keys */
 cudaError_t cuda_attention(const struct cuda_attention *a, cudaStream_t stream);
+/* cells.cu: the mean keys and values of all cells, summed in float32, to `cells` (cuda_cells_bytes). */
+size_t cuda_cells_bytes(const struct cuda_attention *a);
+cudaError_t cuda_cells(const struct cuda_attention *a, void *cells, cudaStream_t stream);
 
 /* Group norm (x and x2's channels counted on; row_bias added before the statistics) and layer norm (groups 0: over the
  * channels of each token), then gain, bias and activation. Statistics in float32, two-pass or shifted: exact for values
@@ -93,6 +106,48 @@ struct cuda_norm {
 };
 size_t cuda_norm_scratch(const struct cuda_norm *n);
 cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.cu */
+
+/* ---- mixture.cu: conditional convolution (ops/op.h) */
+
+enum { CUDA_MIXTURE_ROWS_MAX = 64 };
+
+/* The shares of experts: [rows, or mapped][experts] in the back end's type. Read divided by their sum. */
+struct cuda_shares {
+    const void *values;
+    const int32_t *map; /* device; NULL: the same row */
+    int rows, experts;
+};
+
+/* Kernels of all rows as weighted sums of the experts' kernels. Rows with equal shares have one. */
+struct cuda_mixture {
+    enum cuda_dtype dtype;
+    struct cuda_shares shares;
+    const void *weight[ASDM_EXPERTS_MAX]; /* `weight_count` elements each */
+    const float *bias[ASDM_EXPERTS_MAX];  /* `bias_count` each */
+    size_t weight_count, bias_count;
+    void *mixed_weight; /* [rows][weight_count] */
+    float *mixed_bias;  /* [rows][bias_count] */
+    int32_t *slots;     /* [rows + 1], as cuda_product wants them */
+};
+cudaError_t cuda_mix(const struct cuda_mixture *m, cudaStream_t stream);
+/* y[row] = the sum of the experts' vectors x[e] by the row's shares; maps as of the shares. */
+cudaError_t cuda_mix_vectors(enum cuda_dtype dtype, const struct cuda_shares *shares,
+                             const void *const x[ASDM_EXPERTS_MAX], const int32_t *const maps[ASDM_EXPERTS_MAX],
+                             void *y, int channels, cudaStream_t stream);
+/* y[row][first + c] = the mean of x[row][token][c] over the tokens; rows of y have `y_channels`. */
+cudaError_t cuda_global_pool(enum cuda_dtype dtype, const void *x, void *y, int rows, int tokens, int channels,
+                             int first, int y_channels, cudaStream_t stream);
+/* y[row] = softmax(scale * (weight (x[0] then x[1]) + bias)); weight [experts][channels], float32. */
+struct cuda_routing {
+    enum cuda_dtype dtype;
+    int rows, channels[2], experts;
+    const void *x[2];
+    const int32_t *maps[2]; /* device; NULL: the same row */
+    const float *weight, *bias;
+    float scale;
+    void *y;
+};
+cudaError_t cuda_routing(const struct cuda_routing *r, cudaStream_t stream);
 
 /* ---- simple.cu: one pass each. `count` in elements. */
 cudaError_t cuda_import(enum cuda_dtype dtype, const float *x, void *y, int rows, int tokens, int channels, bool nchw,

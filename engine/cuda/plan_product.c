@@ -12,7 +12,8 @@ struct product {
     struct cuda_op op;
     struct cuda_product shape; /* with the weight's and bias' addresses */
     bool sm90;
-    size_t wide_bytes; /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
+    size_t wide_bytes;           /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
+    struct cuda_mixture mixture; /* with experts: their addresses; weight and bias of `shape` are in the scratch */
 };
 
 enum { GEGLU_GROUP = 8 };
@@ -21,6 +22,7 @@ enum { GEGLU_GROUP = 8 };
 
 struct pack {
     const struct product *product;
+    int expert; /* the first of the operation's weights; `parts` of them are stacked */
     bool fold;
     struct asdm_tensor parts[ASDM_PARTS_MAX];
 };
@@ -91,8 +93,8 @@ static enum asdm_status fill_weight(void *user, void *memory, struct asdm_error 
     struct pack *pack = user;
     const struct asdm_site *site = &pack->product->op.site;
     for (int i = 0; i < site->op->parts; i++)
-        ASDM_TRY(
-            asdm_weight_store_find(site->weights, &site->program->weights[site->op->weight[i]], &pack->parts[i], err));
+        ASDM_TRY(asdm_weight_store_find(site->weights, &site->program->weights[site->op->weight[pack->expert + i]],
+                                        &pack->parts[i], err));
     bool packed = pack_rows(pack, memory);
     for (int i = 0; i < site->op->parts; i++)
         asdm_weight_store_release(site->weights, &pack->parts[i]);
@@ -104,8 +106,8 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
     const struct asdm_site *site = &pack->product->op.site;
     float *bias = memory;
     for (int i = 0; i < site->op->parts; i++)
-        ASDM_TRY(
-            asdm_weight_store_find(site->weights, &site->program->weights[site->op->bias[i]], &pack->parts[i], err));
+        ASDM_TRY(asdm_weight_store_find(site->weights, &site->program->weights[site->op->bias[pack->expert + i]],
+                                        &pack->parts[i], err));
     for (size_t row = 0; row < cuda_product_rows(&pack->product->shape); row++) {
         size_t from = source_row(&pack->product->shape, row);
         const struct asdm_tensor *tensor = find_row(pack, &from);
@@ -116,34 +118,76 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
     return ASDM_OK;
 }
 
-static enum asdm_status get_weights(struct product *product, struct asdm_error *err) {
-    struct cuda_product *p = &product->shape;
+static enum asdm_status get_weight(const struct product *product, int expert, const void **ret_weight,
+                                   const float **ret_bias, struct asdm_error *err) {
+    const struct cuda_product *p = &product->shape;
     const struct asdm_site *site = &product->op.site;
     const struct asdm_op *op = site->op;
-    struct pack pack = {.product = product, .fold = product->sm90 && cuda_product_sm90_folds(p)};
+    struct pack pack = {.product = product, .expert = expert, .fold = product->sm90 && cuda_product_sm90_folds(p)};
     size_t rows = cuda_product_rows(p), bytes = rows * cuda_product_depth(p) * product->op.backend->base.element_bytes;
     char key[1024];
     const void *memory;
     if (pack.fold)
         bytes += bytes / 9 * 16;
-    snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[0]].name, op->parts,
+    snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[expert]].name, op->parts,
              (int)p->dtype, p->geglu ? "|geglu" : "", pack.fold ? "|folded" : "");
-    ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, &p->weight, err));
-    if (op->bias[0] == ASDM_NONE)
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, ret_weight, err));
+    if (op->bias[expert] == ASDM_NONE)
         return ASDM_OK;
-    snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[0]].name, op->parts,
+    snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[expert]].name, op->parts,
              p->geglu ? "|geglu" : "");
     ASDM_TRY(asdm_weight_store_get(site->weights, key, rows * sizeof(float), fill_bias, &pack, &memory, err));
-    p->bias = memory;
+    *ret_bias = memory;
+    return ASDM_OK;
+}
+
+static enum asdm_status get_weights(struct product *product, struct asdm_error *err) {
+    struct cuda_mixture *m = &product->mixture;
+    if (!product->op.site.op->experts)
+        return get_weight(product, 0, &product->shape.weight, &product->shape.bias, err);
+    for (int e = 0; e < product->op.site.op->experts; e++)
+        ASDM_TRY(get_weight(product, e, &m->weight[e], &m->bias[e], err));
     return ASDM_OK;
 }
 
 /* ---- running */
 
+static size_t aligned(size_t bytes) {
+    return asdm_size_align(bytes, 128);
+}
+
+/* Lays out the mixed kernels from `scratch` on; their bytes. */
+static size_t lay_out(const struct product *product, unsigned char *scratch, struct cuda_mixture *ret) {
+    const struct cuda_mixture *m = &product->mixture;
+    size_t rows = (size_t)product->shape.rows, element = product->op.backend->base.element_bytes;
+    size_t weights = aligned(rows * m->weight_count * element), biases = aligned(rows * m->bias_count * sizeof(float));
+    if (ret) {
+        *ret = *m;
+        ret->mixed_weight = scratch;
+        ret->mixed_bias = (float *)(scratch + weights);
+        ret->slots = (int32_t *)(scratch + weights + biases);
+    }
+    return weights + biases + aligned((rows + 1) * sizeof(int32_t));
+}
+
+/* Each row's own kernel, before the product that uses them. */
+static void mix(const struct product *product, const struct asdm_run *run, struct cuda_product *p) {
+    struct cuda_mixture m;
+    lay_out(product, run->scratch, &m);
+    m.shares.values = cuda_source(&product->op, run, ASDM_SRC_ROUTING);
+    m.shares.map = cuda_map(&product->op, run, ASDM_SRC_ROUTING);
+    cuda_note(&product->op, cuda_mix(&m, product->op.backend->stream));
+    p->weight = m.mixed_weight;
+    p->bias = m.bias_count ? m.mixed_bias : NULL;
+    p->slots = m.slots;
+}
+
 static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct product *product = kernel->state;
     struct cuda_product p = product->shape;
     cudaStream_t stream = product->op.backend->stream;
+    if (product->op.site.op->experts)
+        mix(product, run, &p);
     p.x[0] = cuda_source(&product->op, run, ASDM_SRC_X);
     p.x[1] = cuda_source(&product->op, run, ASDM_SRC_X2);
     p.residual = cuda_source(&product->op, run, ASDM_SRC_RESIDUAL);
@@ -193,10 +237,16 @@ static const char *name_of(const struct product *product) {
     return p->kernel == 1 ? "linear" : "conv";
 }
 
+/* In place of the slots that only a run has: the choice of kernels asks whether there are any. */
+static const int32_t planned_slots = 0;
+
 enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
                                    struct asdm_error *err) {
     struct asdm_kernel kernel;
-    ASDM_TRY(cuda_check_maps(site, 0, err));
+    ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROUTING, err));
+    if (site->op->experts && site->rows > CUDA_MIXTURE_ROWS_MAX)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" mixes kernels for at most %d rows",
+                         site->program->name, CUDA_MIXTURE_ROWS_MAX);
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
     struct product *product = kernel.state;
     struct cuda_product *p = &product->shape;
@@ -207,6 +257,14 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
         product->wide_bytes = asdm_size_align(
             (size_t)p->rows * (size_t)p->out_width * (size_t)p->out_channels * backend->base.element_bytes, 128);
     }
+    if (site->op->experts) {
+        p->slots = &planned_slots; /* stands for what a run has */
+        product->mixture =
+            (struct cuda_mixture){.dtype = p->dtype,
+                                  .shares = {.rows = site->rows, .experts = site->op->experts},
+                                  .weight_count = cuda_product_rows(p) * cuda_product_depth(p),
+                                  .bias_count = site->op->bias[0] == ASDM_NONE ? 0 : cuda_product_rows(p)};
+    }
     product->sm90 = cuda_product_sm90_fits(p);
     enum asdm_status status = get_weights(product, err);
     if (status != ASDM_OK) {
@@ -215,6 +273,8 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
     }
     kernel.name = name_of(product);
     kernel.scratch_bytes = product->wide_bytes + (product->sm90 ? 0 : cuda_product_scratch(p));
+    if (site->op->experts)
+        kernel.scratch_bytes = lay_out(product, NULL, NULL);
     kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

@@ -47,6 +47,9 @@ struct work {
     int height, width;                /* pixels of a row, as `m` counts them */
     int lower, stride;                /* first base pixel, distance */
     int upsample, geglu, activation;
+    /* Rows with kernels of their own: of each row, and their number; or NULL. Tiles of single rows: of one, of all. */
+    const int32_t *slots;
+    int row_tiles, rows;
 };
 
 template <int BN> struct shape {
@@ -128,6 +131,8 @@ template <int BN> struct cta {
     float *bias_ptr;
     int chunk;             /* with spread, the one it sums: its rank in the cluster */
     int cluster, clusters; /* this cluster, their number */
+    int m_tiles, tiles;    /* as in struct work; by single rows where these have kernels of their own */
+    bool single_rows;
 
     __device__ uint32_t full_at(int stage) const {
         return full + 8 * stage;
@@ -144,13 +149,40 @@ template <int BN> struct cta {
 };
 
 struct tile {
-    int m0, n0, phase;
+    int m0, m_end, n0;
+    int phase; /* of upsampling */
+    int slot;  /* of the kernels */
 };
 
 /* Outputs innermost: the tiles that run together share their pixels and, all but the last few, their weights. */
-template <int BN> SM90_INLINE tile tile_of(const work &p, int index) {
-    const int n = index % p.n_tiles, rest = index / p.n_tiles;
-    return {rest % p.m_tiles * BM, n * BN, rest / p.m_tiles};
+template <int BN> SM90_INLINE tile tile_of(const work &p, const cta<BN> &c, int index) {
+    const int n = index % p.n_tiles, rest = index / p.n_tiles, m = rest % c.m_tiles;
+    tile t = {m * BM, p.m, n * BN, rest / c.m_tiles, 0};
+    if (!p.slots)
+        return t;
+    const int pixels = p.height * p.width, row = c.single_rows ? m / p.row_tiles : t.m0 / pixels;
+    if (c.single_rows) {
+        t.m0 = row * pixels + (m - row * p.row_tiles) * BM;
+        t.m_end = (row + 1) * pixels;
+    }
+    t.slot = p.slots[row];
+    return t;
+}
+
+/* Rows may have kernels of their own: whether they do is known when the kernel before has mixed them. A tile may hold
+ * pixels of several rows where these share a kernel. */
+template <int BN> SM90_INLINE void find_rows(const work &p, cta<BN> &c) {
+    c.m_tiles = p.m_tiles;
+    c.tiles = p.tiles;
+    c.single_rows = false;
+    if (!p.slots)
+        return;
+    sm90_grid_wait();
+    if (p.slots[p.rows] > 1 && p.height * p.width % BM) {
+        c.single_rows = true;
+        c.m_tiles = p.rows * p.row_tiles;
+        c.tiles = p.n_tiles * c.m_tiles;
+    }
 }
 
 SM90_INLINE int chunk_begin(const work &p, int chunk) {
@@ -238,7 +270,7 @@ template <int BN> SM90_INLINE void produce_b(const work &p, const cta<BN> &c, co
     for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
         to.reserve(c, shape<BN>::b_bytes);
         sm90_load_4d(c.b_at(to.stage), &p.b, c.full_at(to.stage), (p.im2col ? at.block : step) * BK,
-                     p.im2col ? at.tap : 0, t.n0, t.phase);
+                     p.im2col ? at.tap : 0, t.n0, p.slots ? t.slot : t.phase);
     }
 }
 
@@ -249,9 +281,9 @@ template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN
     ring<BN> to;
     if (a && loads)
         sm90_grid_wait();
-    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         if (loads) {
-            const tile t = tile_of<BN>(p, index);
+            const tile t = tile_of(p, c, index);
             if (a)
                 produce_a<BN>(p, c, t, to);
             else
@@ -349,7 +381,7 @@ SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int c
     for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
         const int row = i / GROUPS, group = i - row * GROUPS;
         const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
-        if (m < p.m && left > 0)
+        if (m < t.m_end && left > 0)
             body((r.staging_row + row) * PITCH + group * 16,
                  out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel, left);
     }
@@ -367,8 +399,9 @@ SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const
 /* Bias and residual of a tile, on their way while the products are summed. */
 template <int BN> SM90_INLINE void fetch_bias(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     float *bias = c.bias_ptr + (p.spread > 1 ? 0 : warp_of() / 4 * BN);
+    const int first = t.slot * p.weight_rows + t.n0;
     for (int i = r.thread; i < BN; i += r.threads)
-        bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[t.n0 + i] : 0.0f;
+        bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[first + i] : 0.0f;
 }
 
 template <typename T, int BN>
@@ -517,7 +550,7 @@ SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, 
 /* A tile by both warpgroups. */
 template <typename T, int BN, int MODE>
 SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iteration) {
-    const tile t = tile_of<BN>(p, index);
+    const tile t = tile_of(p, c, index);
     const region r = region_of<BN>(p, c);
     const int row0 = warp_of() / 4 * 64;
     float acc[1][BN / 2];
@@ -546,15 +579,15 @@ SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iterat
 template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, const cta<BN> &c) {
     const int group = warp_of() / 4;
     int iteration = group * p.steps;
-    for (int index = c.cluster + group * c.clusters; index < p.tiles; index += 2 * c.clusters) {
-        const tile t = tile_of<BN>(p, index);
+    for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
+        const tile t = tile_of(p, c, index);
         float acc[2][BN / 2];
         fetch_bias<BN>(p, c, region_of_half(0), t);
         prefetch_residual<T, BN>(p, c, region_of_half(0), t);
         if (index != c.cluster)
             sm90_bar_sync(BAR_TURN + group, CONSUMERS);
         multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
-            if (index + c.clusters < p.tiles)
+            if (index + c.clusters < c.tiles)
                 sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
         });
         finish_half<T, BN>(p, c, region_of_half(0), t, acc[0]);
@@ -568,7 +601,7 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
 
 /* The threads that have no work: the barriers of the cluster count them. */
 template <int BN> SM90_INLINE void idle(const work &p, const cta<BN> &c) {
-    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         for (int i = 0; i < 2; i++) {
             sm90_cluster_arrive_relaxed();
             sm90_cluster_wait();
@@ -613,8 +646,9 @@ template <typename T, int BN, int MODE>
 __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
 #if SM90_CODE
     extern __shared__ uint8_t raw[];
-    const cta<BN> c = cta_begin<BN, MODE>(p, raw);
+    cta<BN> c = cta_begin<BN, MODE>(p, raw);
     sm90_grid_launch_dependents();
+    find_rows(p, c);
     const int loader = warp_of() - CONSUMERS / 32;
     if (loader >= 0) {
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
@@ -629,7 +663,7 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
         if (MODE == MODE_ALTERNATE)
             consume_alternate<T, BN>(p, c);
         else
-            for (int index = c.cluster; index < p.tiles; index += c.clusters)
+            for (int index = c.cluster; index < c.tiles; index += c.clusters)
                 consume<T, BN, MODE>(p, c, index, iteration);
     }
     if (p.spread > 1) { /* nobody leaves while others still write here */
@@ -748,7 +782,7 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
     const uint64_t channels = (uint64_t)(p->channels[0] + p->channels[1]);
     const uint64_t taps = p->upsample ? 4 : (uint64_t)(p->kernel * p->kernel), n = cuda_product_rows(p);
     const uint16_t *weight = (const uint16_t *)p->weight + (p->upsample ? n * 9 * channels : 0);
-    const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : 1u};
+    const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : p->slots ? (uint64_t)p->rows : 1u};
     const uint64_t b_strides[3] = {2 * channels, 2 * channels * taps, 2 * channels * taps * n};
     const uint32_t b_box[4] = {BK, 1, (uint32_t)c.width, 1};
     if (!sm90_encode_tiled(&w->b, bf16, 4, weight, b_dims, b_strides, b_box, CU_TENSOR_MAP_SWIZZLE_128B))
@@ -779,7 +813,9 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
     attributes[1].val.clusterDim.x = (unsigned)size;
     attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)((w.tiles < room ? w.tiles : room) * size));
+    const int tiles =
+        w.slots && w.n_tiles * w.rows * w.row_tiles > w.tiles ? w.n_tiles * w.rows * w.row_tiles : w.tiles;
+    config.gridDim = dim3((unsigned)((tiles < room ? tiles : room) * size));
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = shape<BN>::smem_bytes;
     config.stream = stream;
@@ -831,6 +867,9 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.n_tiles = ceil_div(e.weight_rows, c.width);
     w.m_tiles = ceil_div(w.m, BM);
     w.tiles = w.n_tiles * w.m_tiles * e.phases;
+    w.slots = p->slots;
+    w.rows = p->rows;
+    w.row_tiles = ceil_div(w.height * w.width, BM);
     w.steps = e.steps;
     w.steps_first = ceil_div(p->channels[0], BK);
     w.taps_across = p->upsample ? 2 : p->kernel;
@@ -868,6 +907,8 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
     if (p->channels[1] && (p->kernel != 1 || p->channels[0] % BK || p->channels[1] % BK))
         return false;
     if (p->geglu && p->out_channels % 8)
+        return false;
+    if (p->slots && (p->stride != 1 || p->upsample || p->geglu))
         return false;
     if (p->upsample && !cuda_product_sm90_folds(p))
         return false;

@@ -32,6 +32,15 @@ struct asdm_batch {
 
 /* ---- life */
 
+/* Every slot can take a picture of the model's own size without allocating. */
+static enum asdm_status reserve_states(struct asdm_batch *batch, struct asdm_error *err) {
+    const struct asdm_unet_config *unet = &batch->model->checkpoint->unet;
+    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)unet->sample_width * (size_t)unet->sample_height;
+    for (int i = 0; i < batch->picture_max; i++)
+        ASDM_TRY(asdm_state_reserve(&batch->states[i], batch->model->backend, count, err));
+    return ASDM_OK;
+}
+
 enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_batch_options *options,
                                    struct asdm_batch **ret, struct asdm_error *err) {
     ASDM_ASSERT(options->pictures_max > 0);
@@ -52,6 +61,11 @@ enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_b
         !batch->timestep_slots) {
         asdm_batch_destroy(&batch);
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a batch of %d pictures", options->pictures_max);
+    }
+    enum asdm_status status = reserve_states(batch, err);
+    if (status != ASDM_OK) {
+        asdm_batch_destroy(&batch);
+        return status;
     }
     asdm_prompts_init(&batch->prompts, model);
     batch->side = (struct asdm_side){

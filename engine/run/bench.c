@@ -19,7 +19,7 @@ struct call {
     int rows, height, width; /* latents */
     float *in, *out;
     int32_t *ids, *prompt_slots, *timestep_slots;
-    struct asdm_state *states; /* [rows], those that are needed */
+    struct asdm_state state; /* the latents of all rows, one after the other */
     struct asdm_step_row *step_rows;
     struct asdm_step_plan *plan;
 };
@@ -30,19 +30,19 @@ static void call_done(struct call *call) {
     free(call->ids);
     free(call->prompt_slots);
     free(call->timestep_slots);
-    for (int i = 0; call->states && i < call->rows; i++)
-        asdm_state_done(&call->states[i]);
-    free(call->states);
+    asdm_state_done(&call->state);
     free(call->step_rows);
 }
 
-/* Row `row` has latents of its own, drawn at random. */
-static enum asdm_status fill_state(struct call *call, int row, struct asdm_error *err) {
-    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width;
-    struct asdm_state *state = &call->states[row];
-    ASDM_TRY(asdm_state_fit(state, call->model->backend, count, 0, false, err));
-    memcpy(state->host.latents, call->in + (size_t)row * count, count * sizeof *call->in);
-    return asdm_state_upload(state, err);
+static size_t latent_count(const struct call *call) {
+    return (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width;
+}
+
+static enum asdm_status fill_state(struct call *call, struct asdm_error *err) {
+    size_t count = (size_t)call->rows * latent_count(call);
+    ASDM_TRY(asdm_state_fit(&call->state, call->model->backend, count, 0, false, err));
+    memcpy(call->state.host.latents, call->in, count * sizeof *call->in);
+    return asdm_state_upload(&call->state, err);
 }
 
 /* Guided pictures, as far as the rows go. Their latents stay as they are, so that every call is like the first. */
@@ -52,7 +52,8 @@ static void fill_step_rows(struct call *call) {
         *row = (struct asdm_step_row){.row.input_scale = 1, .guidance_scale = 7.5f};
         row->row.latents[ASDM_IN_LATENTS] = 1;
         row->part = i % 2 ? ASDM_STEP_GUIDED : i + 1 < call->rows ? ASDM_STEP_PLAIN : ASDM_STEP_ALONE;
-        row->latents = call->states[row->part == ASDM_STEP_GUIDED ? i - 1 : i].own.latents;
+        row->latents =
+            call->state.own.latents + (size_t)(row->part == ASDM_STEP_GUIDED ? i - 1 : i) * latent_count(call);
     }
 }
 
@@ -65,8 +66,8 @@ static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) 
     for (int i = 0; i < call->rows; i++) {
         ASDM_TRY(asdm_denoiser_add_prompt(denoiser, call->in, &call->prompt_slots[i], err));
         call->timestep_slots[i] = first;
-        ASDM_TRY(fill_state(call, i, err));
     }
+    ASDM_TRY(fill_state(call, err));
     fill_step_rows(call);
     return ASDM_OK;
 }
@@ -80,24 +81,20 @@ static enum asdm_status call_init(struct call *call, struct asdm_error *err) {
     call->ids = calloc(ASDM_PROMPT_TOKENS, sizeof *call->ids);
     call->prompt_slots = calloc((size_t)call->rows, sizeof *call->prompt_slots);
     call->timestep_slots = calloc((size_t)call->rows, sizeof *call->timestep_slots);
-    call->states = calloc((size_t)call->rows, sizeof *call->states);
     call->step_rows = calloc((size_t)call->rows, sizeof *call->step_rows);
-    if (!call->in || !call->out || !call->ids || !call->prompt_slots || !call->timestep_slots || !call->states ||
-        !call->step_rows)
+    if (!call->in || !call->out || !call->ids || !call->prompt_slots || !call->timestep_slots || !call->step_rows)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a picture of this size");
     struct asdm_rng rng;
     asdm_rng_init(&rng, ASDM_RNG_PHILOX, SEED);
     asdm_rng_normal(&rng, call->in, room);
     if (call->what == ASDM_BENCH_UNET)
         return prepare_unet(call, err);
-    for (int i = 0; call->what == ASDM_BENCH_VAE_DECODE && i < call->rows; i++)
-        ASDM_TRY(fill_state(call, i, err));
-    return ASDM_OK;
+    return call->what == ASDM_BENCH_VAE_DECODE ? fill_state(call, err) : ASDM_OK;
 }
 
 static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
-    size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
+    size_t latents = latent_count(call), pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
         asdm_denoiser_start(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->step_rows, call->prompt_slots,
                             call->timestep_slots);
@@ -108,8 +105,8 @@ static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
         if (call->what == ASDM_BENCH_TEXT)
             ASDM_TRY(asdm_text_encode(&model->text, call->ids, call->out, err));
         else if (call->what == ASDM_BENCH_VAE_DECODE)
-            ASDM_TRY(asdm_autoencoder_begin_decode(&model->autoencoder, call->states[row].own.latents, call->height,
-                                                   call->width, call->out + row * pixels, &plan, err));
+            ASDM_TRY(asdm_autoencoder_begin_decode(&model->autoencoder, call->state.own.latents + row * latents,
+                                                   call->height, call->width, call->out + row * pixels, &plan, err));
         else
             ASDM_TRY(asdm_autoencoder_begin_encode(&model->autoencoder, call->in + row * pixels, call->height,
                                                    call->width, call->out + row * 2 * latents, &plan, err));

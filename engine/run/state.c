@@ -77,11 +77,19 @@ static enum asdm_status allocate(struct asdm_state *state, struct asdm_backend *
     return ASDM_OK;
 }
 
+static size_t noise_bytes(size_t count) {
+    return 2 * asdm_size_align(count * sizeof(float), ALIGNMENT);
+}
+
+enum asdm_status asdm_state_reserve(struct asdm_state *state, struct asdm_backend *backend, size_t count,
+                                    struct asdm_error *err) {
+    return allocate(state, backend, asdm_state_bytes(count), noise_bytes(count), err);
+}
+
 enum asdm_status asdm_state_fit(struct asdm_state *state, struct asdm_backend *backend, size_t count, int history_count,
                                 bool inpaints, struct asdm_error *err) {
     size_t planes = bytes_of(count, history_count, inpaints), used = planes;
-    size_t noise = asdm_size_align(count * sizeof(float), ALIGNMENT);
-    ASDM_TRY(allocate(state, backend, planes, 2 * noise, err));
+    ASDM_TRY(allocate(state, backend, planes, noise_bytes(count), err));
     unsigned char *host = backend->class->device ? state->staging : state->memory;
     state->count = count;
     divide(&state->own, state->memory, count, history_count, inpaints, &state->upload_bytes);

@@ -27,8 +27,11 @@ struct asdm_state {
     size_t upload_bytes;                /* from the start, all but `clean` */
 };
 
-/* Bytes in the back end's memory that a picture's state takes at most. */
+/* Bytes in the back end's memory that the state of a picture of `count` numbers takes at most. */
 size_t asdm_state_bytes(size_t count);
+/* So much memory, so that fitting pictures up to that size allocates nothing. */
+enum asdm_status asdm_state_reserve(struct asdm_state *state, struct asdm_backend *backend, size_t count,
+                                    struct asdm_error *err);
 
 /* Room for a picture of `count` numbers, in memory the state has or new memory; history and mask are zeroed.
  * ERR_MEMORY: the state is as empty as before its first use. */

@@ -7,9 +7,8 @@
 #include <string.h>
 
 #include <asdm/error.h>
-#include "predict.h"
 #include "run/internal.h"
-#include "run/state.h"
+#include "run/predict.h"
 
 enum { OUTPUTS_MAX = 8 };
 
@@ -77,7 +76,10 @@ static enum asdm_status unet(struct run *run) {
         times[i] = first;
     }
     float *out = allocate(in->count * sizeof *out);
-    ASDM_TRY(predict(denoiser, rows, (int)in->dims[2], (int)in->dims[3], latents, prompts, times, out, run->err));
+    struct asdm_state state = {0};
+    ASDM_TRY(asdm_predict(denoiser, &state, rows, (int)in->dims[2], (int)in->dims[3], latents, prompts, times, out,
+                          run->err));
+    asdm_state_done(&state);
     keep(run, "unet_out", out, 4, in->dims);
     free(latents);
     free(timestep);

@@ -77,13 +77,12 @@ int asdm_flight_chunks(const struct asdm_flight *flight);
 /* ASDM_PHASE_TEXT: prompts and timesteps; then the picture is at ENCODE, READY or DECODE. */
 enum asdm_status asdm_flight_encode_text(struct asdm_flight *flight, struct asdm_model *model,
                                          struct asdm_prompts *prompts, struct asdm_error *err);
-/* The first latents: t2i, or from `moments`. Then READY, or DECODE when there is nothing to evaluate. Only devices
- * fail.
- */
+/* The first latents, t2i or from `moments`, to the back end's memory; then READY, or DECODE when there is nothing to
+ * evaluate. Only devices fail. */
 enum asdm_status asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_error *err);
 
-/* The next evaluation's rows of a call [asdm_flight_rows], and their slots; the negative prompt's first, as diffusers
- * has them. */
+/* What the next evaluation does: its rows of a call [asdm_flight_rows], and their slots; the negative prompt's first,
+ * as diffusers has them. */
 void asdm_flight_fill_rows(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_step_row *rows,
                            int32_t *prompt_slots, int32_t *timestep_slots);
 /* While the call runs: draws the noise of the evaluation after this one. */

@@ -4,10 +4,11 @@
 
 #include <asdm/error.h>
 #include "cpu/cpu_ops.h"
+#include "sampler/step.h"
 
 enum { SLICE = 16 << 10 /* elements per task */ };
 
-/* ---- the caller's side: float32, in planes or channels innermost */
+/* ---- import and export: float32, in planes or channels innermost */
 
 static void run_import(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct cpu_op *op = kernel->state;
@@ -44,6 +45,43 @@ static void run_export(const struct asdm_kernel *kernel, const struct asdm_run *
             for (size_t c = 0; c < channels; c++)
                 vector->to_f32(src + (t * channels + c) * element, dst + c * tokens + t, 1);
     }
+}
+
+/* ---- the ends of a step: float32 planes in and out */
+
+static const struct asdm_step_row *step_row(const struct cpu_op *op, const struct asdm_run *run, int place, int row) {
+    return (const struct asdm_step_row *)run->values[op->site.op->inputs[place]] + row;
+}
+
+static float *planes(const struct asdm_run *run, int value, struct asdm_extent extent, int row) {
+    return (float *)run->values[value] + (size_t)row * cpu_row_elements(extent);
+}
+
+static void run_sampler_input(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct cpu_op *op = kernel->state;
+    struct asdm_extent out = op->site.out;
+#pragma omp parallel for
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_input(step_row(op, run, ASDM_SRC_X, row), planes(run, op->site.op->output, out, row),
+                        cpu_row_elements(out));
+}
+
+static void run_guidance(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct cpu_op *op = kernel->state;
+    struct asdm_extent out = op->site.out;
+#pragma omp parallel for
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_guide(step_row(op, run, ASDM_SRC_STEP, row), planes(run, op->site.op->inputs[ASDM_SRC_X], out, row),
+                        planes(run, op->site.op->output, out, row), cpu_row_elements(out));
+}
+
+static void run_sampler_update(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    const struct cpu_op *op = kernel->state;
+    struct asdm_extent in = op->site.in[ASDM_SRC_X];
+#pragma omp parallel for
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_update(step_row(op, run, ASDM_SRC_STEP, row), planes(run, op->site.op->inputs[ASDM_SRC_X], in, row),
+                         cpu_row_elements(in), cpu_tokens(in));
 }
 
 /* Rows of the tables are read where the checkpoint has them: a vocabulary is large and a prompt reads little of it. */
@@ -193,6 +231,9 @@ enum asdm_status cpu_plan_simple(const struct cpu_backend *backend, const struct
         [ASDM_OP_ADD] = {run_add, ASDM_SRC_X},
         [ASDM_OP_CONCAT] = {run_concat, ASDM_NONE},
         [ASDM_OP_UPSAMPLE] = {run_upsample, ASDM_NONE},
+        [ASDM_OP_SAMPLER_INPUT] = {run_sampler_input, ASDM_NONE},
+        [ASDM_OP_GUIDANCE] = {run_guidance, ASDM_NONE},
+        [ASDM_OP_SAMPLER_UPDATE] = {run_sampler_update, ASDM_NONE},
     };
     if (site->op->kind == ASDM_OP_EMBEDDING)
         return plan_embedding(backend, site, ret, err);

@@ -252,10 +252,7 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     backend->tf32 = dtype == ASDM_DTYPE_TF32;
     backend->base = (struct asdm_backend){
         .class = &asdm_cuda_class, .dtype = dtype, .element_bytes = backend->dtype == CUDA_F32 ? 4 : 2};
-    size_t left;
     cudaError_t error = cudaSetDevice(device);
-    if (error == cudaSuccess)
-        error = cudaMemGetInfo(&left, &backend->memory);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&backend->stream, cudaStreamNonBlocking);
     if (error == cudaSuccess)

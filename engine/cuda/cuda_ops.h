@@ -11,7 +11,6 @@ struct cuda_backend {
     struct asdm_backend base;
     int device;
     enum cuda_dtype dtype;
-    size_t memory; /* the device's, in bytes */
     bool tf32;     /* products of float32 numbers in tf32 */
     cudaStream_t stream;
     cudaEvent_t start, stop;           /* for asdm_device_class.time */

@@ -201,6 +201,16 @@ cudaError_t cuda_concat(enum cuda_dtype dtype, const void *x, const void *x2, vo
 cudaError_t cuda_upsample(enum cuda_dtype dtype, const void *x, void *y, int rows, int height, int width,
                           int out_height, int out_width, int channels, cudaStream_t stream);
 
+/* ---- sampler.cu: the ends of a step (sampler/step.h), planes of float32 with `count` numbers per row; `step_rows` on
+ * the device, with addresses that the device reaches. `cells`: numbers of one plane. */
+struct asdm_step_row;
+cudaError_t cuda_sampler_input(const struct asdm_step_row *step_rows, float *y, int rows, size_t count,
+                               cudaStream_t stream);
+cudaError_t cuda_guidance(const struct asdm_step_row *step_rows, const float *x, float *y, int rows, size_t count,
+                          cudaStream_t stream);
+cudaError_t cuda_sampler_update(const struct asdm_step_row *step_rows, const float *x, int rows, size_t count,
+                                size_t cells, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -147,6 +147,18 @@ static cudaError_t launch_add(const struct simple *simple, const struct asdm_run
                              cuda_result(op, run), s->rows, s->tokens, s->channels, s->stream);
 }
 
+static cudaError_t launch_sampler(const struct cuda_op *op, const struct asdm_run *run, cudaStream_t stream) {
+    const struct asdm_site *site = &op->site;
+    const void *x = cuda_source(op, run, ASDM_SRC_X), *step_rows = cuda_source(op, run, ASDM_SRC_STEP);
+    struct asdm_extent planes = site->op->kind == ASDM_OP_SAMPLER_UPDATE ? site->in[ASDM_SRC_X] : site->out;
+    size_t cells = (size_t)cuda_tokens(planes), count = cells * (size_t)planes.channels;
+    if (site->op->kind == ASDM_OP_SAMPLER_INPUT)
+        return cuda_sampler_input(x, cuda_result(op, run), site->rows, count, stream);
+    if (site->op->kind == ASDM_OP_GUIDANCE)
+        return cuda_guidance(step_rows, x, cuda_result(op, run), site->rows, count, stream);
+    return cuda_sampler_update(step_rows, x, site->rows, count, cells, stream);
+}
+
 static cudaError_t launch(const struct simple *simple, const struct asdm_run *run) {
     const struct cuda_op *op = &simple->op;
     const struct asdm_site *site = &op->site;
@@ -174,6 +186,10 @@ static cudaError_t launch(const struct simple *simple, const struct asdm_run *ru
     case ASDM_OP_CONCAT:
         return cuda_concat(s.dtype, x, cuda_source(op, run, ASDM_SRC_X2), y, (size_t)s.rows * (size_t)s.tokens,
                            (int)in[ASDM_SRC_X].channels, (int)in[ASDM_SRC_X2].channels, s.stream);
+    case ASDM_OP_SAMPLER_INPUT:
+    case ASDM_OP_GUIDANCE:
+    case ASDM_OP_SAMPLER_UPDATE:
+        return launch_sampler(op, run, s.stream);
     case ASDM_OP_UPSAMPLE:
         return cuda_upsample(s.dtype, x, y, s.rows, (int)in[ASDM_SRC_X].height, (int)in[ASDM_SRC_X].width,
                              (int)site->out.height, (int)site->out.width, s.channels, s.stream);

@@ -268,7 +268,9 @@ static enum asdm_status get_cache(struct product *product, struct asdm_error *er
     struct asdm_backend *base = &product->op.backend->base;
     const char *name = site->program->weights[site->op->weight[0]].name;
     size_t weights = aligned(m->weight_count * base->element_bytes), biases = m->bias_count * sizeof(float);
-    size_t room = product->op.backend->memory / CACHE_PART / (weights + biases);
+    size_t memory = 0;
+    base->class->device->available(base, &memory);
+    size_t room = memory / CACHE_PART / (weights + biases);
     int slots = room < CUDA_CACHE_SLOTS_MAX ? (int)room : CUDA_CACHE_SLOTS_MAX;
     const void *cache, *weight, *bias;
     char key[512];

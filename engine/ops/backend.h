@@ -58,7 +58,7 @@ struct asdm_device_class {
     void (*unmap)(struct asdm_backend *backend, void *memory);
     /* Bytes that `map` could still give, and how many there are in all (NULL: not asked for). */
     size_t (*available)(struct asdm_backend *backend, size_t *ret_total);
-    /* Memory of the processor's that `copy` reaches at full speed. */
+    /* Memory of the processor's that `copy` reaches at full speed, and that kernels read where it is. */
     enum asdm_status (*map_staging)(struct asdm_backend *backend, size_t bytes, void **ret, struct asdm_error *err);
     void (*unmap_staging)(struct asdm_backend *backend, void *memory);
     /* Between any two memories. What is in neither staging nor the device's own must stay until `finish`. */

@@ -26,8 +26,8 @@ struct asdm_dim {
 };
 
 enum asdm_op_kind {
-    ASDM_OP_IMPORT,             /* float32 of the caller -> the back end's type; see nchw */
-    ASDM_OP_EXPORT,             /* the back end's type -> float32 of the caller */
+    ASDM_OP_IMPORT,             /* float32 -> the back end's type; see nchw */
+    ASDM_OP_EXPORT,             /* the back end's type -> float32 */
     ASDM_OP_EMBEDDING,          /* int32 ids -> row of weight[0] plus row of weight[1] by position */
     ASDM_OP_TIMESTEP_EMBEDDING, /* float32 t -> sinusoids (Vaswani et al. 2017; flip_sin_to_cos, freq_shift as in DDPM)
                                  */
@@ -44,6 +44,10 @@ enum asdm_op_kind {
     ASDM_OP_GLOBAL_POOL, /* the mean over all tokens: one token */
     ASDM_OP_ROUTING,     /* one token: the shares of experts, softmax(scale * (linear of x, then x2)) */
     ASDM_OP_MIX,         /* the sum of the experts' vectors (inputs 0, 1, ...) by their shares */
+    /* The ends of a step, see below. */
+    ASDM_OP_SAMPLER_INPUT,  /* a picture's latents, scaled for the model */
+    ASDM_OP_GUIDANCE,       /* predictions -> the guided ones */
+    ASDM_OP_SAMPLER_UPDATE, /* guided predictions -> the picture's latents and history after the row */
     ASDM_OP_KIND_COUNT
 };
 
@@ -61,6 +65,7 @@ enum {
     ASDM_SRC_X = 0,
     ASDM_SRC_X2 = 1,       /* second source: its channels follow those of x (concat, linear, group_norm, global_pool,
                             * routing) */
+    ASDM_SRC_STEP = 1,     /* guidance, sampler_update: the rows' struct asdm_step_row */
     ASDM_SRC_RESIDUAL = 2, /* added to the result (conv2d, linear, add) */
     ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add) */
     ASDM_SRC_Q = 0,
@@ -97,7 +102,7 @@ struct asdm_op {
     int channel[3];                            /* attention: first channel of q, k, v in their values */
     bool flip_sin_to_cos;                      /* timestep_embedding: cosines first */
     float freq_shift;
-    bool nchw; /* import, export: the caller's rows are channel planes; otherwise channels innermost */
+    bool nchw; /* import, export: the float32 rows are channel planes; otherwise channels innermost */
 };
 
 /* Conditional convolution (CondConv, Yang et al. 2019, with a softmax): weight[e] and bias[e] are the kernels and
@@ -113,6 +118,14 @@ struct asdm_op {
  * softmax, the tokens of its own window in row-major order, and then every cell that lies in another window, in
  * row-major order: a cell's key and value are the means of its tokens' (n of them), and log(n) is added to its score. A
  * window that covers the map is plain attention, bit by bit. */
+
+/* The ends of a step (sampler/step.h). Latents, history and noise are no values of the program: they stay in memory of
+ * the picture's own from one step to the next, and a struct asdm_step_row beside each row of the call says where, and
+ * what is to be done, so that one call serves pictures of different samplers at different steps. sampler_input reads
+ * these rows (x) and gives planes of float32; the model's import and export lie between it and guidance, which gives
+ * planes of float32 as well. A guided picture's two rows are neighbours in one call, and guidance leaves the plain
+ * one's result unwritten. sampler_update gives a value without channels: what it does is done to the pictures. Which
+ * rows are beside a picture's own changes nothing in its bits. */
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind);
 

@@ -48,25 +48,20 @@ struct asdm_plan {
 
 /* ---- sizes */
 
-/* The caller's side of import, embedding and timestep_embedding, and of export. */
+/* What the caller brings, and what an export gives him. */
 static bool is_callers_input(const struct asdm_plan *plan, int value) {
     const struct asdm_value *v = &plan->program->values[value];
     return v->producer == ASDM_NONE && v->rate == plan->rate;
 }
 
 static bool is_callers_output(const struct asdm_plan *plan, int value) {
-    int producer = plan->program->values[value].producer;
-    return producer != ASDM_NONE && plan->program->ops[producer].kind == ASDM_OP_EXPORT;
-}
-
-/* The caller's numbers have 4 bytes. */
-static size_t element_bytes(const struct asdm_plan *plan, int value) {
-    return is_callers_input(plan, value) || is_callers_output(plan, value) ? 4 : plan->backend->element_bytes;
+    const struct asdm_value *v = &plan->program->values[value];
+    return v->output && v->producer != ASDM_NONE && plan->program->ops[v->producer].kind == ASDM_OP_EXPORT;
 }
 
 static bool row_bytes(const struct asdm_plan *plan, int value, size_t *ret) {
     const struct asdm_value *v = &plan->program->values[value];
-    size_t bytes = element_bytes(plan, value);
+    size_t bytes = asdm_program_is_wide(plan->program, value) ? 4 : plan->backend->element_bytes;
     return asdm_size_mul(bytes, (size_t)v->channels, &bytes) &&
            asdm_size_mul(bytes, (size_t)asdm_dim_resolve(v->height, plan->height, plan->width), &bytes) &&
            asdm_size_mul(bytes, (size_t)asdm_dim_resolve(v->width, plan->height, plan->width), ret);
@@ -443,7 +438,7 @@ static void gather_inputs(const struct asdm_plan *plan) {
 }
 
 /* A plan whose memory stays where it is from one run to the next is recorded, and replayed from then on. */
-static enum asdm_status run_on_device(struct asdm_plan *plan, struct asdm_error *err) {
+static void start_on_device(struct asdm_plan *plan) {
     struct mirror *m = &plan->mirror;
     const struct asdm_device_class *device = plan->backend->class->device;
     bool stays = !m->rebound;
@@ -460,6 +455,23 @@ static enum asdm_status run_on_device(struct asdm_plan *plan, struct asdm_error 
         device->replay(plan->backend, m->recording);
     else
         enqueue(plan);
+}
+
+void asdm_plan_start(struct asdm_plan *plan) {
+    if (plan->backend->class->device) {
+        start_on_device(plan);
+        return;
+    }
+    struct asdm_run run = begin_run(plan);
+    for (int step = 0; step < plan->step_count; step++)
+        plan->kernels[step].run(&plan->kernels[step], &run);
+}
+
+enum asdm_status asdm_plan_finish(struct asdm_plan *plan, struct asdm_error *err) {
+    const struct asdm_device_class *device = plan->backend->class->device;
+    const struct mirror *m = &plan->mirror;
+    if (!device)
+        return ASDM_OK;
     ASDM_TRY(device->finish(plan->backend, err));
     for (int v = 0; v < plan->program->value_count; v++)
         if (m->callers[v] && is_callers_output(plan, v))
@@ -468,18 +480,14 @@ static enum asdm_status run_on_device(struct asdm_plan *plan, struct asdm_error 
 }
 
 enum asdm_status asdm_plan_run(struct asdm_plan *plan, struct asdm_error *err) {
-    if (plan->backend->class->device)
-        return run_on_device(plan, err);
-    struct asdm_run run = begin_run(plan);
-    for (int step = 0; step < plan->step_count; step++)
-        plan->kernels[step].run(&plan->kernels[step], &run);
-    return ASDM_OK;
+    asdm_plan_start(plan);
+    return asdm_plan_finish(plan, err);
 }
 
 enum asdm_status asdm_plan_run_until(struct asdm_plan *plan, int *position, double deadline, bool *ret_done,
                                      struct asdm_error *err) {
     if (plan->backend->class->device) {
-        ASDM_TRY(run_on_device(plan, err));
+        ASDM_TRY(asdm_plan_run(plan, err));
         *position = plan->step_count;
     }
     struct asdm_run run = begin_run(plan);

@@ -29,7 +29,11 @@ void asdm_plan_map_rows(struct asdm_plan *plan, enum asdm_rate rate, const int32
 /* Whether a value must be bound. */
 bool asdm_plan_is_bound_value(const struct asdm_plan *plan, int value);
 
-/* Returns when the results are there. Fails (ERR_DEVICE) on devices alone, and then for good. */
+/* Puts the work in; what is bound must stay as it is until it is done. The results are there after `finish`, which
+ * waits for them. Fails (ERR_DEVICE) on devices alone, and then for good. */
+void asdm_plan_start(struct asdm_plan *plan);
+enum asdm_status asdm_plan_finish(struct asdm_plan *plan, struct asdm_error *err);
+/* Both. */
 enum asdm_status asdm_plan_run(struct asdm_plan *plan, struct asdm_error *err);
 /* Runs on from operation *position (0: the first) until all are done (*ret_done) or the monotonic clock shows
  * `deadline` seconds: at least one operation is run, on a device all. Another plan may run in between; bindings must

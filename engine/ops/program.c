@@ -4,15 +4,16 @@
 #include <string.h>
 
 #include <asdm/error.h>
+#include "sampler/step.h"
 
 enum { PROGRAM_BYTES_MAX = 64 << 20, ITEMS_MAX = 1 << 20, CHANNELS_MAX = 1 << 20, LEVEL_MAX = 12 };
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind) {
     static const char *const names[ASDM_OP_KIND_COUNT] = {
-        "import",  "export",     "embedding",  "timestep_embedding", "conv2d",
-        "linear",  "group_norm", "layer_norm", "attention",          "activation",
-        "geglu",   "add",        "concat",     "upsample",           "global_pool",
-        "routing", "mix"};
+        "import",  "export",     "embedding",     "timestep_embedding", "conv2d",
+        "linear",  "group_norm", "layer_norm",    "attention",          "activation",
+        "geglu",   "add",        "concat",        "upsample",           "global_pool",
+        "routing", "mix",        "sampler_input", "guidance",           "sampler_update"};
     ASDM_ASSERT(kind < ASDM_OP_KIND_COUNT);
     return names[kind];
 }
@@ -376,6 +377,46 @@ int asdm_build_mix(struct asdm_program *p, const int *vectors, int routing, int 
     return emit(p, op, value_of(p, vectors[0]));
 }
 
+/* ---- the ends of a step */
+
+/* The last operation becomes the first. */
+static void move_to_front(struct asdm_program *p) {
+    struct asdm_op op = p->ops[p->op_count - 1];
+    memmove(p->ops + 1, p->ops, (size_t)(p->op_count - 1) * sizeof *p->ops);
+    p->ops[0] = op;
+    for (int v = 0; v < p->value_count; v++)
+        if (p->values[v].producer != ASDM_NONE)
+            p->values[v].producer = (p->values[v].producer + 1) % p->op_count;
+}
+
+int asdm_build_sampler_input(struct asdm_program *p, int latents) {
+    int row = asdm_build_input(p, asdm_dim_const(1), asdm_dim_const(1), sizeof(struct asdm_step_row) / sizeof(float),
+                               ASDM_RATE_STEP);
+    int scaled = emit(p, new_op(ASDM_OP_SAMPLER_INPUT, row), value_of(p, latents));
+    if (p->status != ASDM_OK)
+        return 0;
+    for (int i = 0; i < p->op_count; i++)
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (p->ops[i].inputs[j] == latents)
+                p->ops[i].inputs[j] = scaled;
+    move_to_front(p);
+    return row;
+}
+
+void asdm_build_sampler(struct asdm_program *p, int prediction, int step_rows) {
+    struct asdm_op guidance = new_op(ASDM_OP_GUIDANCE, prediction);
+    guidance.inputs[ASDM_SRC_STEP] = step_rows;
+    int guided = emit(p, guidance, value_of(p, prediction));
+    struct asdm_op update = new_op(ASDM_OP_SAMPLER_UPDATE, guided);
+    update.inputs[ASDM_SRC_STEP] = step_rows;
+    int done = emit(p, update, (struct asdm_value){asdm_dim_const(1), asdm_dim_const(1), .channels = 1});
+    asdm_build_output(p, done);
+    if (p->status != ASDM_OK)
+        return;
+    p->values[done].channels = 0;
+    p->values[prediction].output = false;
+}
+
 /* ---- reading */
 
 int asdm_program_uses(const struct asdm_program *program, int value) {
@@ -388,6 +429,14 @@ int asdm_program_uses(const struct asdm_program *program, int value) {
 
 enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const struct asdm_op *op) {
     return program->values[op->output].rate;
+}
+
+bool asdm_program_is_wide(const struct asdm_program *program, int value) {
+    int producer = program->values[value].producer;
+    if (producer == ASDM_NONE)
+        return true;
+    enum asdm_op_kind kind = program->ops[producer].kind;
+    return kind == ASDM_OP_EXPORT || kind == ASDM_OP_SAMPLER_INPUT || kind == ASDM_OP_GUIDANCE;
 }
 
 int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width) {

@@ -91,12 +91,21 @@ int asdm_build_mixed_pointwise(struct asdm_program *p, int x, int routing, const
                                int out_channels);
 int asdm_build_mix(struct asdm_program *p, const int *vectors, int routing, int experts);
 
+/* Puts the ends of a step around a finished model (op.h). asdm_build_sampler_input turns `latents`, so far an input,
+ * into the scaled latents of each row's picture, and returns the input that takes its place: one struct asdm_step_row
+ * per row. asdm_build_sampler puts guidance and the sampler's update behind `prediction`, which is an output no longer.
+ */
+int asdm_build_sampler_input(struct asdm_program *p, int latents);
+void asdm_build_sampler(struct asdm_program *p, int prediction, int step_rows);
+
 /* ---- reading */
 
 /* Number of operations that read `value`. */
 int asdm_program_uses(const struct asdm_program *program, int value);
 /* The rate at which an operation runs: its output's. */
 enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const struct asdm_op *op);
+/* Whether a value's elements have 4 bytes on every back end: inputs, exports and what lies beside the sampler. */
+bool asdm_program_is_wide(const struct asdm_program *program, int value);
 /* A size for latents of height x width. */
 int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width);
 

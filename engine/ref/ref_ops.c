@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <asdm/error.h>
+#include "sampler/step.h"
 
 /* ---- operands */
 
@@ -508,6 +509,30 @@ static void run_upsample(const struct ref_op *op, const struct asdm_run *run) {
                        (size_t)out.channels * sizeof(float));
 }
 
+/* ---- the ends of a step */
+
+static const struct asdm_step_row *step_row(const struct ref_op *op, const struct asdm_run *run, int place, int row) {
+    return (const struct asdm_step_row *)run->values[op->site.op->inputs[place]] + row;
+}
+
+static void run_sampler_input(const struct ref_op *op, const struct asdm_run *run) {
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_input(step_row(op, run, ASDM_SRC_X, row), result(op, run, row), (size_t)row_size(op->site.out));
+}
+
+static void run_guidance(const struct ref_op *op, const struct asdm_run *run) {
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_guide(step_row(op, run, ASDM_SRC_STEP, row), source(op, run, ASDM_SRC_X, row), result(op, run, row),
+                        (size_t)row_size(op->site.out));
+}
+
+static void run_sampler_update(const struct ref_op *op, const struct asdm_run *run) {
+    struct asdm_extent x = op->site.in[ASDM_SRC_X];
+    for (int row = 0; row < op->site.rows; row++)
+        asdm_step_update(step_row(op, run, ASDM_SRC_STEP, row), source(op, run, ASDM_SRC_X, row), (size_t)row_size(x),
+                         (size_t)tokens_of(x));
+}
+
 ref_run *ref_run_of(enum asdm_op_kind kind) {
     static ref_run *const runs[ASDM_OP_KIND_COUNT] = {
         [ASDM_OP_IMPORT] = run_import,
@@ -527,6 +552,9 @@ ref_run *ref_run_of(enum asdm_op_kind kind) {
         [ASDM_OP_GLOBAL_POOL] = run_global_pool,
         [ASDM_OP_ROUTING] = run_routing,
         [ASDM_OP_MIX] = run_mix,
+        [ASDM_OP_SAMPLER_INPUT] = run_sampler_input,
+        [ASDM_OP_GUIDANCE] = run_guidance,
+        [ASDM_OP_SAMPLER_UPDATE] = run_sampler_update,
     };
     return runs[kind];
 }

@@ -6,8 +6,6 @@
 #include <asdm/error.h>
 #include "ops/rewrite.h"
 
-enum { LATENT_CHANNELS = 4 };
-
 enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct asdm_vae_decoder *decoder,
                                          struct asdm_vae_encoder *encoder, double scaling_factor,
                                          struct asdm_backend *backend, struct asdm_weight_store *weights,
@@ -19,6 +17,8 @@ enum asdm_status asdm_autoencoder_create(struct asdm_autoencoder *vae, struct as
                                      .scaling_factor = scaling_factor};
     *decoder = (struct asdm_vae_decoder){0};
     *encoder = (struct asdm_vae_encoder){0};
+    vae->step_row = asdm_build_sampler_input(vae->decoder.program, vae->decoder.latents);
+    ASDM_TRY(asdm_program_finish(vae->decoder.program, err));
     ASDM_TRY(asdm_program_rewrite(vae->decoder.program, backend->class->rewrites, err));
     return asdm_program_rewrite(vae->encoder.program, backend->class->rewrites, err);
 }
@@ -55,14 +55,12 @@ static enum asdm_status find_plan(struct asdm_autoencoder *vae, struct asdm_vae_
     return ASDM_OK;
 }
 
-enum asdm_status asdm_autoencoder_begin_decode(struct asdm_autoencoder *vae, const float *latents, int height,
-                                               int width, float *scaled, float *pixels, struct asdm_plan **ret,
-                                               struct asdm_error *err) {
-    size_t count = (size_t)LATENT_CHANNELS * (size_t)height * (size_t)width;
+enum asdm_status asdm_autoencoder_begin_decode(struct asdm_autoencoder *vae, float *latents, int height, int width,
+                                               float *pixels, struct asdm_plan **ret, struct asdm_error *err) {
     ASDM_TRY(find_plan(vae, vae->decodes, vae->decoder.program, height, width, ret, err));
-    for (size_t i = 0; i < count; i++)
-        scaled[i] = latents[i] / (float)vae->scaling_factor;
-    asdm_plan_bind(*ret, vae->decoder.latents, scaled);
+    vae->latents =
+        (struct asdm_step_row){.row.input_scale = 1 / (double)(float)vae->scaling_factor, .latents = latents};
+    asdm_plan_bind(*ret, vae->step_row, &vae->latents);
     asdm_plan_bind(*ret, vae->decoder.pixels, pixels);
     return ASDM_OK;
 }

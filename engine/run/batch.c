@@ -1,6 +1,7 @@
 /* Pictures in flight. A step takes every picture that has a row of its table left, puts the rows of pictures of one
- * size, precision and prompt length together into calls of the UNet, then guides and updates each picture by its own
- * row of coefficients. No kernel lets one row's bits depend on the others, so neither do a picture's. */
+ * size, precision and prompt length together into calls, and lets the denoiser do the rest: what a call does to each
+ * picture is written beside its rows (sampler/step.h). No kernel lets one row's bits depend on the others, so neither
+ * do a picture's. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,19 +18,28 @@ struct asdm_batch {
     int picture_max, rows_max;
     uint64_t last_id;
     struct asdm_flight *flights; /* [picture_max] */
+    struct asdm_state *states;   /* [picture_max], by slot */
     struct asdm_flight_sizes sizes;
     struct asdm_prompts prompts;
     struct asdm_side side;
-    double step_seconds; /* of the last evaluation; 0: none yet */
-    /* One call's rows, gathered. */
-    float *rows_in, *rows_out;
-    size_t rows_in_bytes, rows_out_bytes;
+    double step_seconds;          /* of the last evaluation; 0: none yet */
+    struct asdm_flight **members; /* [picture_max], of one group */
+    /* One call's rows. */
+    struct asdm_step_row *rows;
     int32_t *prompt_slots, *timestep_slots;
-    struct asdm_flight **members; /* [picture_max], of one call */
-    struct asdm_flight *handed;   /* given out by the last poll: leaves with the next call */
+    struct asdm_flight *handed; /* given out by the last poll: leaves with the next call */
 };
 
 /* ---- life */
+
+/* Every slot can take a picture of the model's own size without allocating. */
+static enum asdm_status reserve_states(struct asdm_batch *batch, struct asdm_error *err) {
+    const struct asdm_unet_config *unet = &batch->model->checkpoint->unet;
+    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)unet->sample_width * (size_t)unet->sample_height;
+    for (int i = 0; i < batch->picture_max; i++)
+        ASDM_TRY(asdm_state_reserve(&batch->states[i], batch->model->backend, count, err));
+    return ASDM_OK;
+}
 
 enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_batch_options *options,
                                    struct asdm_batch **ret, struct asdm_error *err) {
@@ -41,13 +51,21 @@ enum asdm_status asdm_batch_create(struct asdm_model *model, const struct asdm_b
         batch->picture_max = options->pictures_max;
         batch->rows_max = options->rows_max ? options->rows_max : (int)rows;
         batch->flights = calloc((size_t)options->pictures_max, sizeof *batch->flights);
+        batch->states = calloc((size_t)options->pictures_max, sizeof *batch->states);
         batch->members = calloc((size_t)options->pictures_max, sizeof(struct asdm_flight *));
+        batch->rows = calloc(rows, sizeof *batch->rows);
         batch->prompt_slots = calloc(rows, sizeof *batch->prompt_slots);
         batch->timestep_slots = calloc(rows, sizeof *batch->timestep_slots);
     }
-    if (!batch || !batch->flights || !batch->members || !batch->prompt_slots || !batch->timestep_slots) {
+    if (!batch || !batch->flights || !batch->states || !batch->members || !batch->rows || !batch->prompt_slots ||
+        !batch->timestep_slots) {
         asdm_batch_destroy(&batch);
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a batch of %d pictures", options->pictures_max);
+    }
+    enum asdm_status status = reserve_states(batch, err);
+    if (status != ASDM_OK) {
+        asdm_batch_destroy(&batch);
+        return status;
     }
     asdm_prompts_init(&batch->prompts, model);
     batch->side = (struct asdm_side){
@@ -70,13 +88,15 @@ void asdm_batch_destroy(struct asdm_batch **batch) {
     for (int i = 0; b->flights && i < b->picture_max; i++)
         if (b->flights[i].phase != ASDM_PHASE_FREE)
             drop(b, &b->flights[i]);
+    for (int i = 0; b->states && i < b->picture_max; i++)
+        asdm_state_done(&b->states[i]);
     asdm_prompts_done(&b->prompts);
     asdm_side_done(&b->side);
-    asdm_memory_unmap(b->rows_in, b->rows_in_bytes);
-    asdm_memory_unmap(b->rows_out, b->rows_out_bytes);
+    free(b->rows);
     free(b->prompt_slots);
     free(b->timestep_slots);
     free(b->members);
+    free(b->states);
     free(b->flights);
     free(b);
     *batch = NULL;
@@ -129,14 +149,15 @@ enum asdm_status asdm_batch_submit(struct asdm_batch *batch, const struct asdm_r
     struct asdm_flight *flight = find_flight(batch, 0);
     if (!flight)
         return asdm_fail(err, ASDM_ERR_MEMORY, "the batch is full: %d pictures", batch->picture_max);
-    ASDM_TRY(asdm_flight_create(batch->model, &batch->sizes, request, batch->last_id + 1, flight, err));
+    ASDM_TRY(asdm_flight_create(batch->model, &batch->sizes, &batch->states[flight - batch->flights], request,
+                                batch->last_id + 1, flight, err));
     *ret_id = ++batch->last_id;
     return ASDM_OK;
 }
 
 /* ---- stepping */
 
-/* Pictures whose rows go into one call: of one size, in one precision at this step, with prompts of one length. */
+/* Pictures whose rows can go into one call: of one size, in one precision at this step, with prompts of one length. */
 struct group {
     int height, width, chunks;
     enum asdm_precision precision;
@@ -153,37 +174,39 @@ static bool is_in_group(const struct asdm_flight *flight, const struct group *gr
            own.precision == group->precision;
 }
 
-/* All gathered rows through the UNet, in calls of the sizes that plans are made for. */
-static enum asdm_status predict(struct asdm_batch *batch, const struct group *group, int rows, struct asdm_error *err) {
+/* One call of `rows` rows, made of whole pictures. While it runs, the next noise is drawn. */
+static enum asdm_status call(struct asdm_batch *batch, const struct group *group, struct asdm_flight *const *members,
+                             int count, int rows, struct asdm_error *err) {
     struct asdm_denoiser *denoiser;
-    size_t count = (size_t)ASDM_LATENT_CHANNELS * (size_t)group->height * (size_t)group->width;
+    struct asdm_step_plan *plan;
     ASDM_TRY(asdm_model_denoiser(batch->model, group->precision, group->chunks, &denoiser, err));
-    for (int done = 0; done < rows;) {
-        struct asdm_step_plan *plan;
-        int taken = asdm_denoiser_rows(rows - done);
-        ASDM_TRY(asdm_denoiser_plan(denoiser, taken, group->height, group->width, &plan, err));
-        ASDM_TRY(asdm_denoiser_run(denoiser, plan, batch->rows_in + (size_t)done * count, batch->prompt_slots + done,
-                                   batch->timestep_slots + done, batch->rows_out + (size_t)done * count, err));
-        done += taken;
-    }
+    ASDM_TRY(asdm_denoiser_plan(denoiser, rows, group->height, group->width, &plan, err));
+    for (int i = 0, row = 0; i < count; row += asdm_flight_rows(members[i++]))
+        asdm_flight_fill_rows(members[i], batch->model, batch->rows + row, batch->prompt_slots + row,
+                              batch->timestep_slots + row);
+    asdm_denoiser_start(denoiser, plan, batch->rows, batch->prompt_slots, batch->timestep_slots);
+    for (int i = 0; i < count; i++)
+        asdm_flight_draw_ahead(members[i]);
+    ASDM_TRY(asdm_denoiser_finish(plan, err));
+    for (int i = 0; i < count; i++)
+        asdm_flight_advance(members[i]);
     return ASDM_OK;
 }
 
+/* In calls of the sizes that plans are made for. Pictures of two rows come first in `members`: then every call but one
+ * of a single row begins and ends between pictures, since those sizes are even. */
 static enum asdm_status evaluate(struct asdm_batch *batch, const struct group *group,
                                  struct asdm_flight *const *members, int count, int rows, struct asdm_error *err) {
-    size_t numbers = members[0]->count;
-    int row = 0;
-    ASDM_TRY(asdm_memory_ensure(&batch->rows_in, &batch->rows_in_bytes, (size_t)rows * numbers * sizeof(float),
-                                "a batch", err));
-    ASDM_TRY(asdm_memory_ensure(&batch->rows_out, &batch->rows_out_bytes, (size_t)rows * numbers * sizeof(float),
-                                "a batch", err));
-    for (int i = 0; i < count; row += asdm_flight_rows(members[i++]))
-        asdm_flight_gather(members[i], batch->model, batch->rows_in + (size_t)row * numbers, batch->prompt_slots + row,
-                           batch->timestep_slots + row);
-    ASDM_TRY(predict(batch, group, rows, err));
-    row = 0;
-    for (int i = 0; i < count; row += asdm_flight_rows(members[i++]))
-        asdm_flight_update(members[i], batch->rows_out + (size_t)row * numbers);
+    while (rows) {
+        int taken = asdm_denoiser_rows(rows), filled = 0, pictures = 0;
+        while (filled < taken)
+            filled += asdm_flight_rows(members[pictures++]);
+        ASDM_ASSERT(filled == taken && pictures <= count);
+        ASDM_TRY(call(batch, group, members, pictures, taken, err));
+        members += pictures;
+        count -= pictures;
+        rows -= taken;
+    }
     return ASDM_OK;
 }
 
@@ -194,11 +217,14 @@ static enum asdm_status step_group(struct asdm_batch *batch, const struct group 
     struct asdm_flight **members = batch->members;
     int count = 0, rows = 0;
     double start = asdm_clock_seconds();
-    for (int i = 0; i < batch->picture_max; i++)
-        if (batch->flights[i].due && is_in_group(&batch->flights[i], group)) {
-            members[count] = &batch->flights[i];
-            members[count]->due = false;
-            rows += asdm_flight_rows(members[count++]);
+    for (int most = 2; most; most--)
+        for (int i = 0; i < batch->picture_max; i++) {
+            struct asdm_flight *flight = &batch->flights[i];
+            if (flight->due && asdm_flight_rows(flight) == most && is_in_group(flight, group)) {
+                flight->due = false;
+                members[count++] = flight;
+                rows += most;
+            }
         }
     enum asdm_status status = evaluate(batch, group, members, count, rows, err);
     double seconds = asdm_clock_seconds() - start;
@@ -264,7 +290,7 @@ static struct asdm_picture picture_of(const struct asdm_flight *f, bool preview)
                                    .width = f->order.width * ASDM_PIXELS_PER_LATENT,
                                    .height = f->order.height * ASDM_PIXELS_PER_LATENT,
                                    .rgb = preview ? f->preview_rgb : f->rgb,
-                                   .latents = preview ? NULL : f->latents,
+                                   .latents = preview ? NULL : f->state->host.latents,
                                    .prompt_tokens = f->prompts[ASDM_PICTURE_GUIDED].tokens,
                                    .status = f->status,
                                    .message = f->message};
@@ -313,7 +339,9 @@ enum asdm_status asdm_batch_memory(struct asdm_model *model, int width, int heig
                              taken, h, w, &step, err));
     ASDM_TRY(
         asdm_plan_check(model->autoencoder.decoder.program, model->backend, ASDM_RATE_STEP, 1, h, w, &decode, err));
-    *ret_bytes = with_scratch(step) + with_scratch(decode) + (size_t)rows * (size_t)width * (size_t)height * 8;
+    size_t pixels = (size_t)width * (size_t)height * 8;
+    size_t state = asdm_state_bytes((size_t)ASDM_LATENT_CHANNELS * (size_t)h * (size_t)w);
+    *ret_bytes = with_scratch(step) + with_scratch(decode) + (size_t)rows * (pixels + state);
     return ASDM_OK;
 }
 

@@ -8,6 +8,7 @@
 #include <asdm/error.h>
 #include "base/clock.h"
 #include "run/internal.h"
+#include "run/state.h"
 
 enum { WARM_UP = 2, SEED = 1 };
 
@@ -16,18 +17,44 @@ struct call {
     struct asdm_model *model;
     enum asdm_bench_what what;
     int rows, height, width; /* latents */
-    float *in, *out, *scaled;
+    float *in, *out;
     int32_t *ids, *prompt_slots, *timestep_slots;
+    struct asdm_state state; /* the latents of all rows, one after the other */
+    struct asdm_step_row *step_rows;
     struct asdm_step_plan *plan;
 };
 
 static void call_done(struct call *call) {
     free(call->in);
     free(call->out);
-    free(call->scaled);
     free(call->ids);
     free(call->prompt_slots);
     free(call->timestep_slots);
+    asdm_state_done(&call->state);
+    free(call->step_rows);
+}
+
+static size_t latent_count(const struct call *call) {
+    return (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width;
+}
+
+static enum asdm_status fill_state(struct call *call, struct asdm_error *err) {
+    size_t count = (size_t)call->rows * latent_count(call);
+    ASDM_TRY(asdm_state_fit(&call->state, call->model->backend, count, 0, false, err));
+    memcpy(call->state.host.latents, call->in, count * sizeof *call->in);
+    return asdm_state_upload(&call->state, err);
+}
+
+/* Guided pictures, as far as the rows go. Their latents stay as they are, so that every call is like the first. */
+static void fill_step_rows(struct call *call) {
+    for (int i = 0; i < call->rows; i++) {
+        struct asdm_step_row *row = &call->step_rows[i];
+        *row = (struct asdm_step_row){.row.input_scale = 1, .guidance_scale = 7.5f};
+        row->row.latents[ASDM_IN_LATENTS] = 1;
+        row->part = i % 2 ? ASDM_STEP_GUIDED : i + 1 < call->rows ? ASDM_STEP_PLAIN : ASDM_STEP_ALONE;
+        row->latents =
+            call->state.own.latents + (size_t)(row->part == ASDM_STEP_GUIDED ? i - 1 : i) * latent_count(call);
+    }
 }
 
 static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) {
@@ -40,44 +67,46 @@ static enum asdm_status prepare_unet(struct call *call, struct asdm_error *err) 
         ASDM_TRY(asdm_denoiser_add_prompt(denoiser, call->in, &call->prompt_slots[i], err));
         call->timestep_slots[i] = first;
     }
+    ASDM_TRY(fill_state(call, err));
+    fill_step_rows(call);
     return ASDM_OK;
 }
 
 static enum asdm_status call_init(struct call *call, struct asdm_error *err) {
     size_t pixels = 3 * 64 * (size_t)call->height * (size_t)call->width;
-    size_t latents = 8 * (size_t)call->height * (size_t)call->width;
     size_t embeds = (size_t)ASDM_PROMPT_TOKENS * (size_t)call->model->text.width;
     size_t room = (size_t)call->rows * (pixels > embeds ? pixels : embeds);
     call->in = calloc(room, sizeof *call->in);
     call->out = calloc(room, sizeof *call->out);
-    call->scaled = calloc(latents, sizeof *call->scaled);
     call->ids = calloc(ASDM_PROMPT_TOKENS, sizeof *call->ids);
     call->prompt_slots = calloc((size_t)call->rows, sizeof *call->prompt_slots);
     call->timestep_slots = calloc((size_t)call->rows, sizeof *call->timestep_slots);
-    if (!call->in || !call->out || !call->scaled || !call->ids || !call->prompt_slots || !call->timestep_slots)
+    call->step_rows = calloc((size_t)call->rows, sizeof *call->step_rows);
+    if (!call->in || !call->out || !call->ids || !call->prompt_slots || !call->timestep_slots || !call->step_rows)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a picture of this size");
     struct asdm_rng rng;
     asdm_rng_init(&rng, ASDM_RNG_PHILOX, SEED);
     asdm_rng_normal(&rng, call->in, room);
     if (call->what == ASDM_BENCH_UNET)
         return prepare_unet(call, err);
-    return ASDM_OK;
+    return call->what == ASDM_BENCH_VAE_DECODE ? fill_state(call, err) : ASDM_OK;
 }
 
 static enum asdm_status make_call(struct call *call, struct asdm_error *err) {
     struct asdm_model *model = call->model;
-    size_t latents = (size_t)ASDM_LATENT_CHANNELS * (size_t)call->height * (size_t)call->width, pixels = 48 * latents;
+    size_t latents = latent_count(call), pixels = 48 * latents;
     if (call->what == ASDM_BENCH_UNET) {
-        return asdm_denoiser_run(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->in, call->prompt_slots,
-                                 call->timestep_slots, call->out, err);
+        asdm_denoiser_start(model->denoisers[ASDM_PRECISION_MAIN][0], call->plan, call->step_rows, call->prompt_slots,
+                            call->timestep_slots);
+        return asdm_denoiser_finish(call->plan, err);
     }
     for (size_t row = 0; row < (size_t)call->rows; row++) {
         struct asdm_plan *plan = NULL;
         if (call->what == ASDM_BENCH_TEXT)
             ASDM_TRY(asdm_text_encode(&model->text, call->ids, call->out, err));
         else if (call->what == ASDM_BENCH_VAE_DECODE)
-            ASDM_TRY(asdm_autoencoder_begin_decode(&model->autoencoder, call->in + row * latents, call->height,
-                                                   call->width, call->scaled, call->out + row * pixels, &plan, err));
+            ASDM_TRY(asdm_autoencoder_begin_decode(&model->autoencoder, call->state.own.latents + row * latents,
+                                                   call->height, call->width, call->out + row * pixels, &plan, err));
         else
             ASDM_TRY(asdm_autoencoder_begin_encode(&model->autoencoder, call->in + row * pixels, call->height,
                                                    call->width, call->out + row * 2 * latents, &plan, err));
@@ -127,11 +156,8 @@ static double numbers_of(const struct asdm_extent *extent) {
     return (double)extent->height * (double)extent->width * (double)extent->channels;
 }
 
-/* Bytes of one number of the operand: the caller's inputs and results are float32 (ids: int32). */
-static double bytes_of_source(const struct profile *profile, const struct asdm_op *op) {
-    return op->kind == ASDM_OP_IMPORT || op->kind == ASDM_OP_EMBEDDING || op->kind == ASDM_OP_TIMESTEP_EMBEDDING
-               ? sizeof(float)
-               : (double)profile->element_bytes;
+static double bytes_of(const struct profile *profile, const struct asdm_site *site, int value) {
+    return asdm_program_is_wide(site->program, value) ? sizeof(float) : (double)profile->element_bytes;
 }
 
 static double weight_numbers(const struct asdm_site *site) {
@@ -153,11 +179,11 @@ static double bytes_moved(const struct profile *profile, const struct asdm_site 
     double element = (double)profile->element_bytes, in = 0;
     for (int i = 0; i < ASDM_SRC_COUNT; i++)
         if (op->inputs[i] != ASDM_NONE)
-            in += op->kind == ASDM_OP_ATTENTION
-                      ? (double)(site->in[i].height * site->in[i].width) * op->heads * op->head_dim
-                      : numbers_of(&site->in[i]);
-    return site->rows * (in * bytes_of_source(profile, op) +
-                         numbers_of(&site->out) * (op->kind == ASDM_OP_EXPORT ? sizeof(float) : element)) +
+            in += bytes_of(profile, site, op->inputs[i]) *
+                  (op->kind == ASDM_OP_ATTENTION
+                       ? (double)(site->in[i].height * site->in[i].width) * op->heads * op->head_dim
+                       : numbers_of(&site->in[i]));
+    return site->rows * (in + numbers_of(&site->out) * bytes_of(profile, site, op->output)) +
            weight_numbers(site) * element;
 }
 

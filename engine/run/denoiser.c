@@ -25,7 +25,11 @@ enum asdm_status asdm_denoiser_create(struct asdm_denoiser *d, struct asdm_unet 
                                       struct asdm_error *err) {
     *d = (struct asdm_denoiser){.unet = *unet, .backend = backend, .weights = weights, .tokens = tokens};
     *unet = (struct asdm_unet){0};
-    enum asdm_status status = asdm_program_rewrite(d->unet.program, backend->class->rewrites, err);
+    d->step_rows = asdm_build_sampler_input(d->unet.program, d->unet.latents);
+    asdm_build_sampler(d->unet.program, d->unet.prediction, d->step_rows);
+    enum asdm_status status = asdm_program_finish(d->unet.program, err);
+    if (status == ASDM_OK)
+        status = asdm_program_rewrite(d->unet.program, backend->class->rewrites, err);
     if (status == ASDM_OK)
         status = asdm_slab_create(&d->prompts, d->unet.program, backend, ASDM_RATE_PROMPT, err);
     if (status == ASDM_OK)
@@ -163,16 +167,18 @@ enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *d, int rows, int heigh
     return ASDM_OK;
 }
 
-enum asdm_status asdm_denoiser_run(struct asdm_denoiser *d, struct asdm_step_plan *step, const float *latents,
-                                   const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction,
-                                   struct asdm_error *err) {
+void asdm_denoiser_start(struct asdm_denoiser *d, struct asdm_step_plan *step, const struct asdm_step_row *rows,
+                         const int32_t *prompt_slots, const int32_t *timestep_slots) {
     asdm_slab_bind(&d->prompts, step->plan, 0);
     asdm_slab_bind(&d->timesteps, step->plan, 0);
     asdm_plan_map_rows(step->plan, ASDM_RATE_PROMPT, prompt_slots);
     asdm_plan_map_rows(step->plan, ASDM_RATE_SCHEDULE, timestep_slots);
-    asdm_plan_bind(step->plan, d->unet.latents, (void *)(uintptr_t)latents);
-    asdm_plan_bind(step->plan, d->unet.prediction, prediction);
-    return asdm_plan_run(step->plan, err);
+    asdm_plan_bind(step->plan, d->step_rows, (void *)(uintptr_t)rows);
+    asdm_plan_start(step->plan);
+}
+
+enum asdm_status asdm_denoiser_finish(struct asdm_step_plan *step, struct asdm_error *err) {
+    return asdm_plan_finish(step->plan, err);
 }
 
 struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *step) {

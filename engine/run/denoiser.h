@@ -1,13 +1,16 @@
 /* The UNet at work: its three programs (per prompt, per timestep, per step), their plans, and the prompts and timesteps
- * that are known to it. */
+ * that are known to it. The step's program is the whole step: the latents of each row's picture, the UNet, guidance and
+ * the sampler's update (sampler/step.h). On a device that is one recording per number of rows and size. */
 #ifndef ASDM_DENOISER_H
 #define ASDM_DENOISER_H
 
 #include "model/build.h"
 #include "run/slab.h"
+#include "sampler/step.h"
 
 struct asdm_denoiser {
     struct asdm_unet unet;
+    int step_rows; /* the value */
     struct asdm_backend *backend;
     struct asdm_weight_store *weights;
     struct asdm_slab prompts, timesteps;
@@ -16,7 +19,8 @@ struct asdm_denoiser {
     int tokens;                                    /* of a prompt: a multiple of 77 */
 };
 
-/* Rewrites the program for the back end; takes the unet, built for `tokens`, over. */
+/* Puts the ends of a step around the program and rewrites it for the back end; takes the unet, built for `tokens`,
+ * over. */
 enum asdm_status asdm_denoiser_create(struct asdm_denoiser *denoiser, struct asdm_unet *unet, int tokens,
                                       struct asdm_backend *backend, struct asdm_weight_store *weights,
                                       struct asdm_error *err);
@@ -39,10 +43,12 @@ enum asdm_status asdm_denoiser_plan(struct asdm_denoiser *denoiser, int rows, in
 /* The largest number of rows at most `wanted` that plans are made for: 1, 2, 4, 8, 16. */
 int asdm_denoiser_rows(int wanted);
 
-/* One call: latents [rows][4][height][width] in the model's scale -> the same of predictions. Slots by row. */
-enum asdm_status asdm_denoiser_run(struct asdm_denoiser *denoiser, struct asdm_step_plan *plan, const float *latents,
-                                   const int32_t *prompt_slots, const int32_t *timestep_slots, float *prediction,
-                                   struct asdm_error *err);
+/* One call: `rows`, one after the other, each with the slots of its prompt and timestep. A guided picture's two rows
+ * are in one call. The arrays must stay as they are until the call is finished; in between, the processor is free. */
+void asdm_denoiser_start(struct asdm_denoiser *denoiser, struct asdm_step_plan *plan, const struct asdm_step_row *rows,
+                         const int32_t *prompt_slots, const int32_t *timestep_slots);
+/* Waits. Only devices fail: ERR_DEVICE. */
+enum asdm_status asdm_denoiser_finish(struct asdm_step_plan *plan, struct asdm_error *err);
 struct asdm_plan *asdm_step_plan_inner(struct asdm_step_plan *plan); /* for profiles */
 
 #endif

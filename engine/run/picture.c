@@ -109,11 +109,6 @@ static void *carve(unsigned char *base, size_t *used, size_t bytes) {
 static size_t divide(struct asdm_flight *flight, unsigned char *base, bool image, bool mask) {
     size_t used = 0, floats = flight->count * sizeof(float);
     size_t pixels = flight->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    float **arrays[] = {&flight->latents, &flight->noise, &flight->input, &flight->prediction, &flight->clean};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        *arrays[i] = carve(base, &used, floats);
-    for (int i = 0; i < flight->table->history_count; i++)
-        flight->history[i] = carve(base, &used, floats);
     flight->rgb = carve(base, &used, 3 * pixels);
     flight->preview_rgb = carve(base, &used, 3 * pixels);
     if (image) {
@@ -121,16 +116,14 @@ static size_t divide(struct asdm_flight *flight, unsigned char *base, bool image
         flight->moments = carve(base, &used, 2 * floats);
         flight->init_rgb = carve(base, &used, 3 * pixels);
     }
-    if (mask) {
-        flight->mask = carve(base, &used, floats / ASDM_LATENT_CHANNELS);
+    if (mask)
         flight->pixel_mask = carve(base, &used, pixels);
-        flight->keep = carve(base, &used, floats);
-        flight->keep_noise = carve(base, &used, floats);
-    }
     return used;
 }
 
-static enum asdm_status allocate(struct asdm_flight *flight, bool image, bool mask, struct asdm_error *err) {
+static enum asdm_status allocate(struct asdm_flight *flight, struct asdm_backend *backend, bool image, bool mask,
+                                 struct asdm_error *err) {
+    ASDM_TRY(asdm_state_fit(flight->state, backend, flight->count, flight->table->history_count, mask, err));
     flight->memory_bytes = divide(flight, NULL, image, mask);
     ASDM_TRY(asdm_memory_map(flight->memory_bytes, "a picture of this size", &flight->memory, err));
     divide(flight, flight->memory, image, mask);
@@ -157,9 +150,10 @@ static void shrink_mask(const uint8_t *mask, int width, int height, float *dst, 
 static void read_mask(struct asdm_flight *flight, const struct asdm_request *request) {
     int width = flight->order.width, height = flight->order.height;
     size_t cells = (size_t)width * (size_t)height;
-    shrink_mask(request->mask, request->init_width, request->init_height, flight->mask, width, height);
+    float *mask = flight->state->host.mask;
+    shrink_mask(request->mask, request->init_width, request->init_height, mask, width, height);
     for (size_t i = 0; i < cells; i++)
-        flight->mask[i] = flight->mask[i] >= 127.5f;
+        mask[i] = mask[i] >= 127.5f;
     for (int y = 0; y < height * ASDM_PIXELS_PER_LATENT; y++)
         for (int x = 0; x < width * ASDM_PIXELS_PER_LATENT; x++) {
             int64_t v = (int64_t)y * request->init_height / (height * ASDM_PIXELS_PER_LATENT);
@@ -175,7 +169,7 @@ static enum asdm_status read_image(struct asdm_flight *flight, const struct asdm
     ASDM_TRY(asdm_resize_rgb(request->init_rgb, request->init_width, request->init_height, flight->init_rgb, width,
                              height, err));
     asdm_pixels_from_bytes(flight->init_rgb, flight->pixels, 3 * (size_t)width * (size_t)height);
-    if (flight->mask)
+    if (flight->pixel_mask)
         read_mask(flight, request);
     return ASDM_OK;
 }
@@ -188,11 +182,11 @@ static enum asdm_status fill(struct asdm_model *model, struct asdm_flight_sizes 
     flight->fine_rows = count_fine_rows(model, flight->table);
     ASDM_TRY(check_size(model, sizes, flight, err));
     ASDM_TRY(tokenize(model, flight, request, err));
-    ASDM_TRY(allocate(flight, request->init_rgb != NULL, request->init_rgb && request->mask, err));
+    ASDM_TRY(allocate(flight, model->backend, request->init_rgb != NULL, request->init_rgb && request->mask, err));
     return request->init_rgb ? read_image(flight, request, err) : ASDM_OK;
 }
 
-enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes,
+enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes, struct asdm_state *state,
                                     const struct asdm_request *request, uint64_t id, struct asdm_flight *ret,
                                     struct asdm_error *err) {
     struct asdm_order order;
@@ -200,6 +194,7 @@ enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight
     struct asdm_flight flight = {.id = id,
                                  .phase = ASDM_PHASE_TEXT,
                                  .order = order,
+                                 .state = state,
                                  .guidance_scale = request->guidance_scale,
                                  .timestep_first = {ASDM_NONE, ASDM_NONE},
                                  .previews = request->previews,
@@ -240,114 +235,126 @@ enum asdm_status asdm_flight_encode_text(struct asdm_flight *flight, struct asdm
     for (int i = 0; i < asdm_flight_rows(flight); i++)
         ASDM_TRY(asdm_prompts_take(prompts, &flight->prompts[i], precisions, &flight->entries[i], err));
     ASDM_TRY(add_timesteps(flight, model, err));
-    if (flight->pixels)
-        flight->phase = ASDM_PHASE_ENCODE;
-    else
-        asdm_flight_start(flight, model);
+    if (!flight->pixels)
+        return asdm_flight_start(flight, model, err);
+    flight->phase = ASDM_PHASE_ENCODE;
     return ASDM_OK;
 }
 
-void asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model) {
+/* Where the mask keeps the image, the latents are the image's with the noise of the evaluation to come: with x the
+ * latents, c the input's scale and e = p x + q m the clean latents as predicted, a model of epsilon has
+ * x = (1 / p) e - (q / p) m; one of v has c x = alpha e + s noise with p = alpha c and q = -s. After the last
+ * evaluation they are the image's alone. A sampler that predicts noise (p = 0) does without until then: false. */
+static bool weigh_kept(const struct asdm_flight *flight, const struct asdm_model *model, int next, double *ret_image,
+                       double *ret_noise) {
+    bool v = model->checkpoint->scheduler.prediction == ASDM_PREDICT_V;
+    *ret_image = 1;
+    *ret_noise = 0;
+    if (next >= flight->table->row_count)
+        return true;
+    const struct asdm_sampler_row *row = &flight->table->rows[next];
+    double p = row->convert_latents, q = row->convert_model, c = row->input_scale;
+    if (p <= 0)
+        return false;
+    *ret_image = v ? p / (c * c) : 1 / p;
+    *ret_noise = v ? -q / c : -q / p;
+    return true;
+}
+
+/* The noise of evaluation `next`, where it draws any, in diffusers' order: evaluation by evaluation. */
+static void draw_noise(struct asdm_flight *flight, int next) {
+    if (next < flight->table->row_count && flight->table->rows[next].draws_noise)
+        asdm_rng_normal(&flight->rng, flight->state->noise[next % 2], flight->count);
+}
+
+/* Before the first evaluation, as after every other: see struct asdm_step_row. */
+static void keep_image(const struct asdm_flight *flight, const struct asdm_model *model) {
+    const struct asdm_state_planes *host = &flight->state->host;
+    size_t cells = flight->count / ASDM_LATENT_CHANNELS;
+    double image, noise;
+    if (!weigh_kept(flight, model, 0, &image, &noise))
+        return;
+    for (size_t i = 0; i < flight->count; i++)
+        if (host->mask[i % cells] == 0)
+            host->latents[i] = (float)(image * host->image[i] + noise * host->image_noise[i]);
+}
+
+enum asdm_status asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_error *err) {
     const struct asdm_sampler_table *table = flight->table;
+    const struct asdm_state_planes *host = &flight->state->host;
+    float *noise = flight->state->noise[0];
     if (flight->pixels) /* draws from the picture's generator first, as diffusers does */
-        asdm_autoencoder_sample(&model->autoencoder, flight->moments, &flight->rng, flight->noise, flight->latents,
+        asdm_autoencoder_sample(&model->autoencoder, flight->moments, &flight->rng, noise, host->latents,
                                 flight->count);
-    asdm_rng_normal(&flight->rng, flight->noise, flight->count);
-    if (flight->mask) {
-        memcpy(flight->keep, flight->latents, flight->count * sizeof(float));
-        memcpy(flight->keep_noise, flight->noise, flight->count * sizeof(float));
+    asdm_rng_normal(&flight->rng, noise, flight->count);
+    if (host->mask) {
+        memcpy(host->image, host->latents, flight->count * sizeof(float));
+        memcpy(host->image_noise, noise, flight->count * sizeof(float));
     }
     for (size_t i = 0; i < flight->count; i++)
-        flight->latents[i] = (float)(table->start_image * flight->latents[i] + table->start_noise * flight->noise[i]);
+        host->latents[i] = (float)(table->start_image * host->latents[i] + table->start_noise * noise[i]);
+    if (host->mask && table->row_count)
+        keep_image(flight, model);
+    draw_noise(flight, 0);
     flight->phase = table->row_count ? ASDM_PHASE_READY : ASDM_PHASE_DECODE;
+    return asdm_state_upload(flight->state, err);
 }
 
 /* ---- steps */
 
-/* Where the mask keeps the image, the latents are the image's with the noise of this evaluation: with x the latents, c
- * the input's scale and e = p x + q m the clean latents as predicted, a model of epsilon has x = (1 / p) e - (q / p) m;
- * one of v has c x = alpha e + s noise with p = alpha c and q = -s. A sampler that predicts noise (p = 0) does without.
- */
-static void keep_image(struct asdm_flight *flight, const struct asdm_model *model) {
-    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
-    double p = row->convert_latents, q = row->convert_model, c = row->input_scale, image, noise;
-    if (p <= 0)
-        return;
-    bool v = model->checkpoint->scheduler.prediction == ASDM_PREDICT_V;
-    image = v ? p / (c * c) : 1 / p;
-    noise = v ? -q / c : -q / p;
-    size_t cells = flight->count / ASDM_LATENT_CHANNELS;
-    for (size_t i = 0; i < flight->count; i++)
-        if (flight->mask[i % cells] == 0)
-            flight->latents[i] = (float)(image * flight->keep[i] + noise * flight->keep_noise[i]);
+/* Whether one of the evenly spread previews falls on evaluation `done - 1`. */
+static bool is_preview_step(const struct asdm_flight *flight, int done) {
+    int total = flight->table->row_count, parts = flight->previews + 1;
+    return flight->previews && done * parts / total > (done - 1) * parts / total && done < total;
 }
 
-void asdm_flight_gather(struct asdm_flight *flight, const struct asdm_model *model, float *latents,
-                        int32_t *prompt_slots, int32_t *timestep_slots) {
+void asdm_flight_fill_rows(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_step_row *rows,
+                           int32_t *prompt_slots, int32_t *timestep_slots) {
     const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
+    const struct asdm_state_planes *own = &flight->state->own;
     enum asdm_precision precision = asdm_flight_precision(flight);
-    int rows = asdm_flight_rows(flight);
-    if (flight->mask)
-        keep_image(flight, model);
-    for (size_t k = 0; k < flight->count; k++)
-        flight->input[k] = (float)(row->input_scale * flight->latents[k]);
-    for (int r = 0; r < rows; r++) {
-        int which = rows == 2 && r == 0 ? ASDM_PICTURE_PLAIN : ASDM_PICTURE_GUIDED;
-        memcpy(latents + (size_t)r * flight->count, flight->input, flight->count * sizeof(float));
-        prompt_slots[r] = asdm_prompt_entry_slot(flight->entries[which], precision);
+    flight->preview_asked |= is_preview_step(flight, flight->next + 1);
+    flight->clean_wanted = flight->preview_asked && !flight->preview_due && flight->next + 1 < flight->table->row_count;
+    for (int r = 0; r < asdm_flight_rows(flight); r++) {
+        bool plain = flight->order.guided && r == 0;
+        rows[r] = (struct asdm_step_row){.row = *row,
+                                         .latents = own->latents,
+                                         .noise = row->draws_noise ? flight->state->noise[flight->next % 2] : NULL,
+                                         .clean = flight->clean_wanted ? own->clean : NULL,
+                                         .image = own->image,
+                                         .image_noise = own->image_noise,
+                                         .guidance_scale = (float)flight->guidance_scale,
+                                         .part = !flight->order.guided ? ASDM_STEP_ALONE
+                                                 : plain               ? ASDM_STEP_PLAIN
+                                                                       : ASDM_STEP_GUIDED,
+                                         .history_count = flight->table->history_count};
+        memcpy(rows[r].history, own->history, sizeof own->history);
+        if (own->mask && weigh_kept(flight, model, flight->next + 1, &rows[r].keep_image, &rows[r].keep_noise))
+            rows[r].mask = own->mask;
+        prompt_slots[r] =
+            asdm_prompt_entry_slot(flight->entries[plain ? ASDM_PICTURE_PLAIN : ASDM_PICTURE_GUIDED], precision);
         timestep_slots[r] = flight->timestep_first[precision] + flight->next - table_first(flight, precision);
     }
 }
 
-/* Whether one of the evenly spread previews falls on the evaluation that was just done. */
-static bool is_preview_step(const struct asdm_flight *flight) {
-    int done = flight->next, total = flight->table->row_count, parts = flight->previews + 1;
-    return flight->previews && done * parts / total > (done - 1) * parts / total && done < total;
+void asdm_flight_draw_ahead(struct asdm_flight *flight) {
+    draw_noise(flight, flight->next + 1);
 }
 
-/* Clean latents as predicted at this row. */
-static void predict_clean(struct asdm_flight *flight, const float *model) {
-    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
-    for (size_t i = 0; i < flight->count; i++)
-        flight->clean[i] = (float)(row->convert_latents * flight->latents[i] + row->convert_model * model[i]);
-}
-
-void asdm_flight_update(struct asdm_flight *flight, const float *predictions) {
-    const struct asdm_sampler_row *row = &flight->table->rows[flight->next];
-    const float *model = predictions;
-    if (flight->order.guided) {
-        const float *plain = predictions, *guided = predictions + flight->count;
-        float scale = (float)flight->guidance_scale;
-        for (size_t i = 0; i < flight->count; i++)
-            flight->prediction[i] = plain[i] + scale * (guided[i] - plain[i]);
-        model = flight->prediction;
-    }
-    bool room = !flight->preview_due; /* else the one before is not decoded yet */
-    if (room && (flight->previews || flight->preview_asked))
-        predict_clean(flight, model);
-    if (row->draws_noise)
-        asdm_rng_normal(&flight->rng, flight->noise, flight->count);
-    asdm_sampler_row_apply(row, flight->table->history_count, flight->latents, flight->history, model, flight->noise,
-                           flight->count);
+void asdm_flight_advance(struct asdm_flight *flight) {
     flight->next++;
-    flight->preview_asked |= is_preview_step(flight);
-    if (room && flight->preview_asked && flight->next < flight->table->row_count) {
-        flight->preview_asked = false;
-        flight->preview_due = true;
-        flight->clean_step = flight->table->rows[flight->next].step;
-    }
-    if (flight->next < flight->table->row_count)
+    if (flight->next == flight->table->row_count)
+        flight->phase = ASDM_PHASE_DECODE;
+    if (!flight->clean_wanted)
         return;
-    flight->phase = ASDM_PHASE_DECODE;
-    if (flight->mask)
-        for (size_t i = 0, cells = flight->count / ASDM_LATENT_CHANNELS; i < flight->count; i++)
-            if (flight->mask[i % cells] == 0)
-                flight->latents[i] = flight->keep[i];
+    flight->preview_asked = false;
+    flight->preview_due = true;
+    flight->clean_step = flight->table->rows[flight->next].step;
 }
 
 void asdm_flight_paste(struct asdm_flight *flight, uint8_t *rgb) {
     size_t pixels = flight->count / ASDM_LATENT_CHANNELS * ASDM_PIXELS_PER_LATENT * ASDM_PIXELS_PER_LATENT;
-    for (size_t i = 0; flight->mask && i < pixels; i++)
+    for (size_t i = 0; flight->pixel_mask && i < pixels; i++)
         if (flight->pixel_mask[i] < 128)
             memcpy(rgb + 3 * i, flight->init_rgb + 3 * i, 3);
 }

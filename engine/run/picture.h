@@ -1,9 +1,11 @@
-/* One picture in flight: a slot of a batch. Latents, history, prompts, timesteps, a sampler table and a place in it. */
+/* One picture in flight: a slot of a batch. Prompts, timesteps, a sampler table and a place in it; latents and history
+ * are in its state. What a step does to them is said in struct asdm_step_row and done in the back end. */
 #ifndef ASDM_RUN_PICTURE_H
 #define ASDM_RUN_PICTURE_H
 
 #include "run/prompts.h"
 #include "run/request.h"
+#include "run/state.h"
 
 enum { ASDM_PICTURE_GUIDED, ASDM_PICTURE_PLAIN, ASDM_PICTURE_PROMPTS };
 
@@ -31,21 +33,18 @@ struct asdm_flight {
     struct asdm_prompt_entry *entries[ASDM_PICTURE_PROMPTS]; /* from ASDM_PHASE_ENCODE on */
     int timestep_first[ASDM_PRECISION_COUNT];                /* slot of the first; ASDM_NONE */
     size_t count;                                            /* numbers of the latents */
+    struct asdm_state *state;                                /* the slot's, fitted to this picture */
     void *memory;                                            /* all that follow */
     size_t memory_bytes;
-    float *latents, *noise, *input, *prediction, *clean; /* [count] each; input: scaled for the UNet, prediction:
-                                                            guided, clean: what a preview shows */
-    float *history[ASDM_SAMPLER_HISTORY_MAX];
     uint8_t *rgb, *preview_rgb;
     /* i2i */
     float *pixels, *moments;      /* of the init image */
     uint8_t *init_rgb;            /* resized */
-    float *mask;                  /* [count / 4]: 1 where the latents are redrawn, 0 where they are kept; or NULL */
-    uint8_t *pixel_mask;          /* of the picture's size */
-    float *keep, *keep_noise;     /* with a mask: the init image's latents, and the noise it started with */
+    uint8_t *pixel_mask;          /* of the picture's size; or NULL */
     int previews;                 /* wanted, evenly spread */
     bool preview_asked;           /* after the next step that has room for it */
-    bool preview_due;             /* `clean` is to be decoded */
+    bool clean_wanted;            /* the step under way predicts what a preview shows */
+    bool preview_due;             /* the state's `clean` is to be decoded */
     bool preview_done;            /* preview_rgb is to be handed out */
     int clean_step, preview_step; /* steps done */
     double seconds[ASDM_STAGE_COUNT];
@@ -62,8 +61,8 @@ struct asdm_flight_sizes {
     int next; /* the one to be replaced */
 };
 
-/* Checks the request, tokenizes, and has the picture's memory. On failure nothing is held. */
-enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes,
+/* Checks the request, tokenizes, and has the picture's memory, `state` fitted. On failure nothing is held. */
+enum asdm_status asdm_flight_create(struct asdm_model *model, struct asdm_flight_sizes *sizes, struct asdm_state *state,
                                     const struct asdm_request *request, uint64_t id, struct asdm_flight *ret,
                                     struct asdm_error *err);
 /* Frees the slot. */
@@ -78,15 +77,18 @@ int asdm_flight_chunks(const struct asdm_flight *flight);
 /* ASDM_PHASE_TEXT: prompts and timesteps; then the picture is at ENCODE, READY or DECODE. */
 enum asdm_status asdm_flight_encode_text(struct asdm_flight *flight, struct asdm_model *model,
                                          struct asdm_prompts *prompts, struct asdm_error *err);
-/* The first latents: t2i, or from `moments`. Then READY, or DECODE when there is nothing to evaluate. */
-void asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model);
+/* The first latents, t2i or from `moments`, to the back end's memory; then READY, or DECODE when there is nothing to
+ * evaluate. Only devices fail. */
+enum asdm_status asdm_flight_start(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_error *err);
 
-/* The UNet's input of the next evaluation, and its slots: rows [asdm_flight_rows] of `latents`; the negative prompt's
- * first, as diffusers has them. */
-void asdm_flight_gather(struct asdm_flight *flight, const struct asdm_model *model, float *latents,
-                        int32_t *prompt_slots, int32_t *timestep_slots);
-/* Guidance (Ho and Salimans 2022), the sampler's row, and what a preview needs. `predictions` [asdm_flight_rows]. */
-void asdm_flight_update(struct asdm_flight *flight, const float *predictions);
+/* What the next evaluation does: its rows of a call [asdm_flight_rows], and their slots; the negative prompt's first,
+ * as diffusers has them. */
+void asdm_flight_fill_rows(struct asdm_flight *flight, const struct asdm_model *model, struct asdm_step_row *rows,
+                           int32_t *prompt_slots, int32_t *timestep_slots);
+/* While the call runs: draws the noise of the evaluation after this one. */
+void asdm_flight_draw_ahead(struct asdm_flight *flight);
+/* After the call: on to the next evaluation, or to DECODE. */
+void asdm_flight_advance(struct asdm_flight *flight);
 
 /* After decoding: rgb outside the mask is the init image's. */
 void asdm_flight_paste(struct asdm_flight *flight, uint8_t *rgb);

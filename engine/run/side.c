@@ -6,7 +6,6 @@
 
 void asdm_side_done(struct asdm_side *side) {
     asdm_memory_unmap(side->pixels, side->pixels_bytes);
-    asdm_memory_unmap(side->scaled, side->scaled_bytes);
     *side = (struct asdm_side){0};
 }
 
@@ -30,20 +29,22 @@ static enum asdm_status begin(struct asdm_side *side, struct asdm_error *err) {
                                              err);
     ASDM_TRY(asdm_memory_ensure(&side->pixels, &side->pixels_bytes, pixel_numbers(f) * sizeof(float),
                                 "a picture of this size", err));
-    ASDM_TRY(asdm_memory_ensure(&side->scaled, &side->scaled_bytes, f->count * sizeof(float), "a picture of this size",
-                                err));
     if (side->kind == ASDM_SIDE_PREVIEW) {
-        f->preview_due = false; /* the latents are copied now, so the next may come */
+        f->preview_due = false; /* the work that follows at once reads the latents, so the next may come */
         f->preview_step = f->clean_step;
+    } else {
+        asdm_state_download(f->state); /* for whoever asks for them with the picture */
     }
-    return asdm_autoencoder_begin_decode(vae, side->kind == ASDM_SIDE_PREVIEW ? f->clean : f->latents, f->order.height,
-                                         f->order.width, side->scaled, side->pixels, &side->plan, err);
+    return asdm_autoencoder_begin_decode(vae,
+                                         side->kind == ASDM_SIDE_PREVIEW ? f->state->own.clean : f->state->own.latents,
+                                         f->order.height, f->order.width, side->pixels, &side->plan, err);
 }
 
-static void finish(struct asdm_side *side) {
+static enum asdm_status finish(struct asdm_side *side, struct asdm_error *err) {
     struct asdm_flight *f = side->flight;
+    enum asdm_status status = ASDM_OK;
     if (side->kind == ASDM_SIDE_ENCODE) {
-        asdm_flight_start(f, side->model);
+        status = asdm_flight_start(f, side->model, err);
     } else {
         uint8_t *rgb = side->kind == ASDM_SIDE_PREVIEW ? f->preview_rgb : f->rgb;
         asdm_pixels_to_bytes(side->pixels, rgb, pixel_numbers(f));
@@ -54,6 +55,7 @@ static void finish(struct asdm_side *side) {
             f->phase = ASDM_PHASE_FINISHED;
     }
     side->kind = ASDM_SIDE_NONE;
+    return status;
 }
 
 /* What fails is the picture's, but for a lost device. */
@@ -75,7 +77,7 @@ static enum asdm_status work(struct asdm_side *side, double deadline, struct asd
     if (status != ASDM_OK)
         side->kind = ASDM_SIDE_NONE;
     else if (done)
-        finish(side);
+        status = finish(side, err);
     return blame(side->flight, status, err);
 }
 

@@ -17,8 +17,8 @@ struct asdm_side {
     struct asdm_flight *flight;
     struct asdm_plan *plan;
     int position; /* operations done */
-    float *pixels, *scaled;
-    size_t pixels_bytes, scaled_bytes;
+    float *pixels;
+    size_t pixels_bytes;
 };
 
 void asdm_side_done(struct asdm_side *side);

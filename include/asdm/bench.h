@@ -11,7 +11,8 @@ extern "C" {
 enum asdm_bench_what { ASDM_BENCH_UNET, ASDM_BENCH_TEXT, ASDM_BENCH_VAE_ENCODE, ASDM_BENCH_VAE_DECODE };
 
 /* Times `runs` calls of one part, after two that are not counted, into ret_seconds. `rows` pictures (text: prompts) of
- * width x height. */
+ * width x height; of the UNet, rows of a whole step, two of each picture: guidance and the sampler's update are in it.
+ */
 enum asdm_status asdm_bench_run(struct asdm_model *model, enum asdm_bench_what what, int rows, int width, int height,
                                 int runs, double *ret_seconds, struct asdm_error *err);
 

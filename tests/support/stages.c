@@ -8,6 +8,7 @@
 
 #include <asdm/error.h>
 #include "run/internal.h"
+#include "run/predict.h"
 
 enum { OUTPUTS_MAX = 8 };
 
@@ -66,18 +67,19 @@ static enum asdm_status unet(struct run *run) {
     if (!latents)
         return ASDM_OK;
     struct asdm_denoiser *denoiser = run->model->denoisers[ASDM_PRECISION_MAIN][0];
-    struct asdm_step_plan *plan;
     int rows = (int)in->dims[0], first;
     int32_t prompts[16], times[16];
     ASDM_ASSERT(timestep && embeds[1] && rows <= 2 && (rows == 1 || embeds[0]));
-    ASDM_TRY(asdm_denoiser_plan(denoiser, rows, (int)in->dims[2], (int)in->dims[3], &plan, run->err));
     ASDM_TRY(asdm_denoiser_add_timesteps(denoiser, timestep, 1, &first, run->err));
     for (int i = 0; i < rows; i++) {
         ASDM_TRY(asdm_denoiser_add_prompt(denoiser, rows == 2 ? embeds[i] : embeds[1], &prompts[i], run->err));
         times[i] = first;
     }
     float *out = allocate(in->count * sizeof *out);
-    ASDM_TRY(asdm_denoiser_run(denoiser, plan, latents, prompts, times, out, run->err));
+    struct asdm_state state = {0};
+    ASDM_TRY(asdm_predict(denoiser, &state, rows, (int)in->dims[2], (int)in->dims[3], latents, prompts, times, out,
+                          run->err));
+    asdm_state_done(&state);
     keep(run, "unet_out", out, 4, in->dims);
     free(latents);
     free(timestep);
@@ -106,16 +108,19 @@ static enum asdm_status decode(struct run *run) {
         return ASDM_OK;
     int64_t height = in->dims[2], width = in->dims[3];
     size_t count = 64 * (size_t)height * (size_t)width;
-    float *scaled = allocate(in->count * sizeof *scaled), *pixels = allocate(3 * count * sizeof *pixels);
-    float *planes = allocate(3 * count * sizeof *planes);
+    float *pixels = allocate(3 * count * sizeof *pixels), *planes = allocate(3 * count * sizeof *planes);
+    struct asdm_state state = {0};
     struct asdm_plan *plan;
-    ASDM_TRY(asdm_autoencoder_begin_decode(&run->model->autoencoder, latents, (int)height, (int)width, scaled, pixels,
+    ASDM_TRY(asdm_state_fit(&state, run->model->backend, in->count, 0, false, run->err));
+    memcpy(state.host.latents, latents, in->count * sizeof *latents);
+    ASDM_TRY(asdm_state_upload(&state, run->err));
+    ASDM_TRY(asdm_autoencoder_begin_decode(&run->model->autoencoder, state.own.latents, (int)height, (int)width, pixels,
                                            &plan, run->err));
     ASDM_TRY(asdm_plan_run(plan, run->err));
     to_planes(pixels, planes, count);
     keep(run, "image", planes, 4, (int64_t[]){1, 3, 8 * height, 8 * width});
+    asdm_state_done(&state);
     free(latents);
-    free(scaled);
     free(pixels);
     return ASDM_OK;
 }

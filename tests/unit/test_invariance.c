@@ -17,6 +17,7 @@
 #include <asdm/light.h>
 #include <asdm/tune.h>
 #include "run/internal.h"
+#include "run/predict.h"
 
 enum { ROWS = 16, SIZES = 7, SKIPPED = 77 /* as meson has it */ };
 
@@ -31,6 +32,7 @@ static void check(enum asdm_status status, const struct asdm_error *err) {
 
 struct rows {
     struct asdm_denoiser *denoiser;
+    struct asdm_state state;
     int32_t prompts[ROWS], timesteps[ROWS];
 };
 
@@ -49,12 +51,10 @@ static void add_rows(struct rows *rows, size_t width) {
 }
 
 static void run(struct rows *rows, int first, int count, int height, int width, const float *in, float *out) {
-    struct asdm_step_plan *plan;
     struct asdm_error err;
     size_t numbers = (size_t)ASDM_LATENT_CHANNELS * (size_t)height * (size_t)width;
-    check(asdm_denoiser_plan(rows->denoiser, count, height, width, &plan, &err), &err);
-    check(asdm_denoiser_run(rows->denoiser, plan, in + (size_t)first * numbers, rows->prompts + first,
-                            rows->timesteps + first, out + (size_t)first * numbers, &err),
+    check(asdm_predict(rows->denoiser, &rows->state, count, height, width, in + (size_t)first * numbers,
+                       rows->prompts + first, rows->timesteps + first, out + (size_t)first * numbers, &err),
           &err);
 }
 
@@ -147,7 +147,7 @@ static void test_with_plan(enum asdm_model_dtype dtype, const char *path, const 
     struct asdm_model_options options = {.device = device, .dtype = dtype, .threads = 2, .plan = plan};
     struct asdm_model *model;
     struct asdm_error err;
-    struct rows rows;
+    struct rows rows = {0};
     bool demo = path != NULL;
     enum asdm_status status = demo ? asdm_model_open(path, &options, &model, &err)
                                    : asdm_model_open_random("bk-tiny", &options, &model, &err);
@@ -159,6 +159,7 @@ static void test_with_plan(enum asdm_model_dtype dtype, const char *path, const 
     add_rows(&rows, (size_t)model->text.width);
     for (int i = 0; i < (demo ? SIZES : 1); i++)
         compare(&rows, sizes[i][0], sizes[i][1], demo ? ROWS : 4);
+    asdm_state_done(&rows.state);
     asdm_model_close(&model);
 }
 

@@ -44,25 +44,39 @@ CUresult launch(CUgraphExec graph, CUstream stream) {
     return real_launch(graph, stream);
 }
 
-/* In place of what was found for a name. */
-void replace(const char *name, void **function) {
-    if (strcmp(name, "cuGraphLaunch") == 0 && *function) {
+enum { V2_SINCE = 12000 /* the CUDA version from which on cuGetProcAddress has five arguments */ };
+
+CUresult find(const char *name, void **ret, int version, cuuint64_t flags, void *status);
+CUresult find_v1(const char *name, void **ret, int version, cuuint64_t flags);
+
+/* In place of what was found for a name; the runtime asks for cuGetProcAddress through itself, too. */
+void replace(const char *name, int version, void **function) {
+    if (!*function)
+        return;
+    if (strcmp(name, "cuGraphLaunch") == 0) {
         real_launch = (launch_function *)*function;
         *function = (void *)launch;
+    } else if (strcmp(name, "cuGetProcAddress_v2") == 0 ||
+               (strcmp(name, "cuGetProcAddress") == 0 && version >= V2_SINCE)) {
+        real_find = (find_function *)*function;
+        *function = (void *)find;
+    } else if (strcmp(name, "cuGetProcAddress") == 0) {
+        real_find_v1 = (find_function_v1 *)*function;
+        *function = (void *)find_v1;
     }
 }
 
 CUresult find(const char *name, void **ret, int version, cuuint64_t flags, void *status) {
     const CUresult result = real_find(name, ret, version, flags, status);
     if (result == CUDA_SUCCESS)
-        replace(name, ret);
+        replace(name, version, ret);
     return result;
 }
 
 CUresult find_v1(const char *name, void **ret, int version, cuuint64_t flags) {
     const CUresult result = real_find_v1(name, ret, version, flags);
     if (result == CUDA_SUCCESS)
-        replace(name, ret);
+        replace(name, version, ret);
     return result;
 }
 
@@ -70,16 +84,6 @@ CUresult find_v1(const char *name, void **ret, int version, cuuint64_t flags) {
 
 extern "C" __attribute__((visibility("default"))) void *dlsym(void *handle, const char *name) noexcept {
     void *symbol = real_dlsym()(handle, name);
-    if (!symbol)
-        return symbol;
-    if (strcmp(name, "cuGetProcAddress_v2") == 0) {
-        real_find = (find_function *)symbol;
-        return (void *)find;
-    }
-    if (strcmp(name, "cuGetProcAddress") == 0) {
-        real_find_v1 = (find_function_v1 *)symbol;
-        return (void *)find_v1;
-    }
-    replace(name, &symbol);
+    replace(name, 0, &symbol);
     return symbol;
 }

@@ -25,16 +25,6 @@ struct prune {
     int tensor_count;
 };
 
-static void measure(const struct asdm_program *program, const struct asdm_unet_config *config, size_t element_bytes,
-                    struct asdm_unet_size *ret) {
-    *ret = (struct asdm_unet_size){0};
-    for (int i = 0; i < program->weight_count; i++)
-        ret->parameters += (int64_t)asdm_weight_count(&program->weights[i]);
-    for (int i = 0; i < program->op_count; i++)
-        ret->gmac += asdm_program_op_macs(program, &program->ops[i], config->sample_height, config->sample_width) / 1e9;
-    ret->bytes = ret->parameters * (int64_t)element_bytes;
-}
-
 /* Every weight of the light UNet, found under the original's name for it. */
 static enum asdm_status inherit(struct prune *prune, struct asdm_error *err) {
     const struct asdm_program *program = prune->unet.program;
@@ -65,13 +55,14 @@ static enum asdm_status plan(struct prune *prune, const char *remove, struct asd
     ASDM_TRY(asdm_units_parse(remove, report->units, report->unit_count, &prune->removed, err));
     for (int i = 0; i < report->unit_count; i++)
         if (prune->removed & 1u << i)
-            asdm_unit_remove(&report->units[i], &prune->config);
+            asdm_unit_apply(&report->units[i], &prune->config);
     ASDM_TRY(asdm_unet_build(&prune->config, prune->original->text.positions, &prune->unet, err));
     ASDM_TRY(inherit(prune, err));
+    int height = prune->config.sample_height, width = prune->config.sample_width;
     size_t element_bytes = prune->tensor_count ? prune->tensors[0].bytes / prune->tensors[0].count : 0;
-    measure(prune->unet.program, &prune->config, element_bytes, &report->after);
+    asdm_unit_measure(prune->unet.program, height, width, element_bytes, &report->after);
     ASDM_TRY(asdm_unet_build(&prune->original->unet, prune->original->text.positions, &original, err));
-    measure(original.program, &prune->config, element_bytes, &report->before);
+    asdm_unit_measure(original.program, height, width, element_bytes, &report->before);
     asdm_program_destroy(&original.program);
     return ASDM_OK;
 }

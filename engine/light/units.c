@@ -9,12 +9,18 @@ int asdm_units_of(const struct asdm_unet_config *config, struct asdm_unit *ret) 
     int count = 0;
     for (int stage = 0; stage < config->stages; stage++)
         if (config->layers[stage] >= 2) {
-            ret[count] = (struct asdm_unit){.stage = stage};
+            ret[count] = (struct asdm_unit){.kind = ASDM_UNIT_PAIR, .stage = stage};
             snprintf(ret[count++].name, sizeof ret->name, "pair%d", config->sample_height >> stage);
         }
     if (config->mid)
-        ret[count++] = (struct asdm_unit){.name = "mid", .mid = true};
+        ret[count++] = (struct asdm_unit){.name = "mid", .kind = ASDM_UNIT_MID, .stage = config->stages - 1};
+    /* Here go the stages whose self-attention is plain, as ASDM_UNIT_GRI, once a configuration can say gri. */
     return count;
+}
+
+const char *asdm_unit_kind_name(enum asdm_unit_kind kind) {
+    static const char *const names[] = {"pair", "mid", "gri"};
+    return names[kind];
 }
 
 static void list_names(const struct asdm_unit *units, int count, char *text, size_t room) {
@@ -47,11 +53,27 @@ enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *unit
     return *ret ? ASDM_OK : asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: must name at least one unit");
 }
 
-void asdm_unit_remove(const struct asdm_unit *unit, struct asdm_unet_config *config) {
-    if (unit->mid)
-        config->mid = config->mid_attention = false;
-    else
+void asdm_unit_apply(const struct asdm_unit *unit, struct asdm_unet_config *config) {
+    switch (unit->kind) {
+    case ASDM_UNIT_PAIR:
         config->layers[unit->stage]--;
+        break;
+    case ASDM_UNIT_MID:
+        config->mid = config->mid_attention = false;
+        break;
+    case ASDM_UNIT_GRI: /* no configuration has it yet, so asdm_units_of lists none */
+        break;
+    }
+}
+
+void asdm_unit_measure(const struct asdm_program *program, int height, int width, size_t element_bytes,
+                       struct asdm_unet_size *ret) {
+    *ret = (struct asdm_unet_size){0};
+    for (int i = 0; i < program->weight_count; i++)
+        ret->parameters += (int64_t)asdm_weight_count(&program->weights[i]);
+    for (int i = 0; i < program->op_count; i++)
+        ret->gmac += asdm_program_op_macs(program, &program->ops[i], height, width) / 1e9;
+    ret->bytes = ret->parameters * (int64_t)element_bytes;
 }
 
 /* "down_blocks.S.resnets.L.rest" and the like: the parts, and where `rest` begins; false for other names. */
@@ -77,6 +99,7 @@ void asdm_unit_original_name(const char *name, const struct asdm_unit *units, in
     if (!split(name, &up, &block, kind, &layer, &rest) || layer < 1)
         return;
     for (int i = 0; i < count; i++)
-        if ((removed & 1u << i) && !units[i].mid && units[i].stage == (up ? stages - 1 - block : block))
+        if ((removed & 1u << i) && units[i].kind == ASDM_UNIT_PAIR &&
+            units[i].stage == (up ? stages - 1 - block : block))
             snprintf(ret, ASDM_UNIT_NAME_MAX, "%s_blocks.%d.%s.%d%s", up ? "up" : "down", block, kind, layer + 1, rest);
 }

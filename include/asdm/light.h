@@ -12,15 +12,21 @@
 extern "C" {
 #endif
 
-enum { ASDM_UNITS_MAX = 9 };
+enum { ASDM_UNITS_MAX = 17 };
 
-/* What can be taken out of a UNet by itself. A pair is layer 1 of a stage on its way down and on its way up; it is
- * named by the height of the stage's map ("pair64" of a model for 64x64 latents). "mid" is the middle block. */
+/* A change of the UNet's configuration that makes it lighter by itself. PAIR: layer 1 of a stage goes, on its way down
+ * and on its way up; named by the height of the stage's map ("pair64" of a model for 64x64 latents). MID: the middle
+ * block goes ("mid"). GRI: the stage's self-attention becomes global-regional interactive ("gri64"); no weight goes. */
+enum asdm_unit_kind { ASDM_UNIT_PAIR, ASDM_UNIT_MID, ASDM_UNIT_GRI };
+
 struct asdm_unit {
     char name[16];
-    bool mid;
+    enum asdm_unit_kind kind;
     int stage;
 };
+
+/* "pair", "mid", "gri". */
+const char *asdm_unit_kind_name(enum asdm_unit_kind kind);
 
 /* Of the UNet, for its own size of latents. */
 struct asdm_unet_size {

@@ -1,0 +1,41 @@
+/* Which units to remove: a greedy search over measured sets. Knows nothing of models. */
+#ifndef ASDM_LIGHT_SEARCH_H
+#define ASDM_LIGHT_SEARCH_H
+
+#include <stdbool.h>
+
+#include <asdm/analyze.h>
+
+/* What is known of a set of units. */
+struct asdm_cost {
+    double damage;
+    double full_ms, ms; /* without it, with it removed */
+};
+
+/* Measures a set, or remembers what was measured. */
+typedef enum asdm_status asdm_search_measure(void *user, unsigned set, struct asdm_cost *ret, struct asdm_error *err);
+
+struct asdm_search {
+    int unit_count;
+    struct asdm_target target;
+    asdm_search_measure *measure;
+    void *user;
+    /* Filled in. */
+    unsigned path[ASDM_UNITS_MAX]; /* each with one unit more */
+    int path_count;
+    unsigned chosen; /* with a target */
+    bool has_choice;
+    struct asdm_cost choice;
+};
+
+bool asdm_target_is_set(const struct asdm_target *target);
+bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost *cost);
+
+/* Rounds: each unit that is left is measured together with those removed; the one with the least additional damage per
+ * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
+ * left. With one, all units together are measured first: a target that they miss is ERR_ARGUMENT. The rounds end at the
+ * first set of the path that meets it; then units are put back, the one that leaves the least damage first, as long as
+ * the target stays met. Chosen is the set of least damage of all that were measured on the way and meet the target. */
+enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);
+
+#endif

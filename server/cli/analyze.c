@@ -1,0 +1,355 @@
+#include "analyze.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <asdm/files.h>
+
+static const char help[] =
+    "Measures which parts of a UNet are redundant: for every unit that prune can remove, the time it takes here and "
+    "the\n"
+    "damage that its removal does; then removes one after the other, least damage per millisecond first.\n"
+    "\n"
+    "  asdm analyze MODEL [options]\n"
+    "  asdm analyze --arch sd15|sd21|bk-base|bk-small|bk-tiny [options]     random weights: only times mean something\n"
+    "\n"
+    "  --prompts FILE             a prompt a line, empty lines and # left out (default: MODEL/prompts.txt where there "
+    "is\n"
+    "                             one, else twelve built-in ones); they should be what the model is used for\n"
+    "  --steps N                  of the model's own sampler for each prompt, default 10; damage is measured at each\n"
+    "  --guidance-scale X         of those, default 7.5; 1 or less turns guidance off\n"
+    "  --seed N                   of their noise, default 0\n"
+    "  --width N  --height N      pixels, multiples of 8 (default: what the model was made for)\n"
+    "  --rows N                   UNet rows of the call that is timed, default 2: one picture with guidance\n"
+    "  --runs N                   timed calls, default 15; the whole and the light UNet take turns, medians count\n"
+    "  --speedup X                stop at a UNet this many times as fast, and say which units to remove for it\n"
+    "  --budget-ms X              the same with the time of a call\n"
+    "  --sets A,B[;C...]          measure these sets of units instead of searching\n"
+    "  --json FILE                everything, kept up to date while it is measured: run again after an interruption,\n"
+    "                             it goes on where it was\n"
+    "  --force                    a FILE of another model or of other options is replaced\n"
+    "  --html FILE                a report to look at\n"
+    "  --save-latents FILE        what damage is measured on, as .safetensors: latents, timesteps, embeds\n"
+    "  --device, --dtype, --threads, --tokenizer, --quiet   as for generate\n"
+    "\n"
+    "Damage is |light - whole| / |whole| of the predicted noise, for the latents, timesteps and prompts (and the "
+    "empty\n"
+    "one) of the whole model's own pictures: 0.1 is a tenth. Nothing is trained between removing and measuring.\n"
+    "\n"
+    "Example:\n"
+    "  asdm analyze deploy/models/scenes-256 --guidance-scale 5 --json scenes.json --html scenes.html\n";
+
+/* ---- prompts */
+
+void cli_prompts_done(struct cli_prompts *prompts) {
+    for (int i = 0; i < prompts->count; i++)
+        free(prompts->lines[i]);
+    free(prompts->lines);
+    *prompts = (struct cli_prompts){0};
+}
+
+/* Takes `line` over. */
+static bool add_prompt(struct cli_prompts *prompts, char *line) {
+    char **grown = line ? realloc(prompts->lines, ((size_t)prompts->count + 1) * sizeof *grown) : NULL;
+    if (!grown) {
+        free(line);
+        return false;
+    }
+    prompts->lines = grown;
+    prompts->lines[prompts->count++] = line;
+    return true;
+}
+
+/* UTF-8 by its bytes: no stray, missing or overlong ones, no surrogates. */
+static bool is_utf8(const char *text) {
+    const unsigned char *at = (const unsigned char *)text;
+    while (*at) {
+        int more = *at < 0x80                  ? 0
+                   : *at >= 0xc2 && *at < 0xe0 ? 1
+                   : (*at & 0xf0) == 0xe0      ? 2
+                   : *at >= 0xf0 && *at < 0xf5 ? 3
+                                               : -1;
+        if (more < 0 || (*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] > 0x9f) ||
+            (*at == 0xf0 && at[1] < 0x90) || (*at == 0xf4 && at[1] > 0x8f))
+            return false;
+        for (int i = 1; i <= more; i++)
+            if ((at[i] & 0xc0) != 0x80)
+                return false;
+        at += more + 1;
+    }
+    return true;
+}
+
+/* One line without its end; false after a message. */
+static bool take_line(struct cli_prompts *prompts, const char *path, int number, char *line, size_t length) {
+    enum { BYTES_MAX = 4096 };
+    if (memchr(line, '\0', length) || !is_utf8(line)) {
+        cli_message("%s: line %d: is no UTF-8 text", path, number);
+        return false;
+    }
+    char *start = line + strspn(line, " \t\r");
+    for (char *end = start + strlen(start); end > start && strchr(" \t\r\n", end[-1]);)
+        *--end = '\0';
+    if (!*start || *start == '#')
+        return true;
+    if (strlen(start) > BYTES_MAX) {
+        cli_message("%s: line %d: is longer than %d bytes", path, number, BYTES_MAX);
+        return false;
+    }
+    if (prompts->count == ASDM_ANALYSIS_PROMPTS_MAX) {
+        cli_message("%s: line %d: more than %d prompts", path, number, ASDM_ANALYSIS_PROMPTS_MAX);
+        return false;
+    }
+    if (!add_prompt(prompts, strdup(start))) {
+        cli_message("%s: no memory", path);
+        return false;
+    }
+    return true;
+}
+
+static int read_lines(const char *path, FILE *file, struct cli_prompts *ret) {
+    char *line = NULL;
+    size_t room = 0;
+    bool good = true;
+    ssize_t length;
+    for (int number = 1; good && (length = getline(&line, &room, file)) >= 0; number++)
+        good = take_line(ret, path, number, line, (size_t)length);
+    free(line);
+    if (good && ferror(file)) {
+        cli_message("%s: %s", path, strerror(errno));
+        good = false;
+    } else if (good && !ret->count) {
+        cli_message("%s: has no prompt", path);
+        good = false;
+    }
+    if (!good)
+        cli_prompts_done(ret);
+    return good ? 0 : CLI_FAILED;
+}
+
+int cli_prompts_read(const char *path, const char *model, struct cli_prompts *ret) {
+    char own[4096];
+    *ret = (struct cli_prompts){0};
+    snprintf(own, sizeof own, "%s/prompts.txt", model ? model : "");
+    FILE *file = path ? fopen(path, "r") : model ? fopen(own, "r") : NULL;
+    if (!file) {
+        if (path)
+            cli_message("%s: %s", path, strerror(errno));
+        return path ? CLI_FAILED : 0;
+    }
+    int code = read_lines(path ? path : own, file, ret);
+    fclose(file);
+    return code;
+}
+
+/* ---- progress */
+
+static void show(struct cli_analyze_progress *p, const struct asdm_analyze_progress *at) {
+    double now = cli_seconds();
+    bool new = strcmp(p->what, at->what) != 0;
+    if (!new && (!p->terminal || now - p->shown < 0.2))
+        return;
+    if (!*p->what)
+        p->first = at->trial;
+    snprintf(p->what, sizeof p->what, "%s", at->what);
+    p->shown = now;
+    fprintf(stderr, p->terminal ? "\r\033[K%d of at most %d measured" : "%d of at most %d measured", at->trial,
+            at->trial_count);
+    if (at->trial > p->first) { /* the part of the trial under way counts */
+        double done = at->trial - p->first + (double)at->done / at->total;
+        fprintf(stderr, ", ETA %.0f s", (now - p->start) / done * (at->trial_count - p->first - done));
+    }
+    fprintf(stderr, "; now %s", at->what);
+    if (p->terminal)
+        fprintf(stderr, " %d/%d", at->done, at->total);
+    else
+        fputc('\n', stderr);
+    fflush(stderr);
+}
+
+static bool watch(void *user, const struct asdm_analyze_progress *at) {
+    struct cli_analyze_progress *progress = user;
+    if (!progress->quiet)
+        show(progress, at);
+    return !cli_interrupted();
+}
+
+void cli_analyze_watch(struct cli_analyze_progress *progress, bool quiet, struct asdm_analyze_options *options) {
+    *progress =
+        (struct cli_analyze_progress){.quiet = quiet, .terminal = isatty(STDERR_FILENO) == 1, .start = cli_seconds()};
+    options->progress = watch;
+    options->user = progress;
+    cli_catch_interrupts();
+}
+
+void cli_analyze_end(struct cli_analyze_progress *progress) {
+    if (!progress->quiet && progress->terminal && *progress->what)
+        fputc('\n', stderr);
+}
+
+/* ---- the tables */
+
+static void print_units(const struct asdm_analysis *a) {
+    printf("%-8s %12s %9s %9s   %7s %7s %7s %7s %7s   %10s\n", "unit", "parameters", "GMAC", "ms saved", "damage", "+-",
+           "least", "median", "most", "damage/ms");
+    for (int i = 0; i < a->unit_count; i++) {
+        const struct asdm_trial *t = asdm_analysis_trial(a, 1u << i);
+        if (!t)
+            continue;
+        double saved = t->full_ms - t->ms;
+        printf("%-8s %12lld %9.3f %9.3f   %7.4f %7.4f %7.4f %7.4f %7.4f   ", a->units[i].name,
+               (long long)(a->full.parameters - t->size.parameters), a->full.gmac - t->size.gmac, saved, t->damage.mean,
+               t->damage.deviation, t->damage.min, t->damage.quartiles[1], t->damage.max);
+        if (saved > 0)
+            printf("%10.5f\n", t->damage.mean / saved);
+        else
+            printf("%10s\n", "-");
+    }
+}
+
+static void print_set(const struct asdm_analysis *a, const char *label, unsigned set) {
+    const struct asdm_trial *t = asdm_analysis_trial(a, set);
+    char names[256];
+    asdm_analysis_names(a, set, names, sizeof names);
+    printf("%-8s %12lld %9.3f %9.3f   %7.4f %7.4f %8.3f   %s\n", label, (long long)t->size.parameters, t->size.gmac,
+           t->full_ms - t->ms, t->damage.mean, t->damage.deviation, t->full_ms / t->ms, names);
+}
+
+static void print_sets_head(const char *label) {
+    printf("\n%-8s %12s %9s %9s   %7s %7s %8s   %s\n", label, "parameters", "GMAC", "ms saved", "damage", "+-",
+           "speed-up", "removed");
+}
+
+void cli_analysis_print(const struct asdm_analysis *a) {
+    printf("%s, %s %s: %lld parameters, %.2f GMAC a row, %d row(s) of %dx%d pixels\n", a->model, a->device, a->dtype,
+           (long long)a->full.parameters, a->full.gmac, a->rows, a->width, a->height);
+    printf("damage over %d rows: %d prompts, %d steps of %s, guidance %g%s\n\n", a->row_count, a->prompt_count,
+           a->steps, a->sampler, a->guidance_scale, a->random_weights ? "; random weights: it means nothing" : "");
+    print_units(a);
+    if (a->path_count)
+        print_sets_head("in order");
+    for (int i = 0; i < a->path_count; i++) {
+        char label[32];
+        asdm_analysis_names(a, a->path[i] & ~(i ? a->path[i - 1] : 0), label, sizeof label);
+        print_set(a, label, a->path[i]);
+    }
+    if (a->chosen) {
+        print_sets_head("chosen");
+        print_set(a, "", a->chosen);
+    }
+}
+
+/* What was asked for by --sets: all that is no single unit. */
+static void print_other_sets(const struct asdm_analysis *a) {
+    print_sets_head("sets");
+    for (int i = 0; i < a->trial_count; i++)
+        if (a->trials[i].removed & (a->trials[i].removed - 1))
+            print_set(a, "", a->trials[i].removed);
+}
+
+/* ---- the verb */
+
+struct options {
+    struct cli_model model;
+    struct asdm_analyze_options analyze;
+    const char *prompts, *html;
+    bool quiet;
+};
+
+static int parse(int argc, char **argv, struct options *o) {
+    struct asdm_analyze_options *a = &o->analyze;
+    const struct cli_option list[] = {
+        {.name = "model", .text = &o->model.path},
+        {.name = "arch", .text = &o->model.architecture},
+        {.name = "tokenizer", .text = &o->model.tokenizer},
+        {.name = "prompts", .text = &o->prompts},
+        {.name = "steps", .integer = &a->steps, .min = 1, .max = 1000},
+        {.name = "guidance-scale", .real = &a->guidance_scale, .least = -1000, .most = 1000},
+        {.name = "seed", .seed = &a->seed},
+        {.name = "width", .integer = &a->width, .min = 8, .max = 16384},
+        {.name = "height", .integer = &a->height, .min = 8, .max = 16384},
+        {.name = "rows", .integer = &a->rows, .min = 1, .max = 64},
+        {.name = "runs", .integer = &a->runs, .min = 1, .max = 100000},
+        {.name = "speedup", .real = &a->target.speedup, .least = 1, .most = 1000},
+        {.name = "budget-ms", .real = &a->target.budget_ms, .least = 1e-6, .most = 1e9},
+        {.name = "sets", .text = &a->sets},
+        {.name = "json", .text = &a->file},
+        {.name = "force", .flag = &a->force},
+        {.name = "html", .text = &o->html},
+        {.name = "save-latents", .text = &a->latents},
+        {.name = "device", .text = &o->model.device},
+        {.name = "dtype", .text = &o->model.dtype},
+        {.name = "threads", .integer = &o->model.threads, .min = 1, .max = 1024},
+        {.name = "quiet", .flag = &o->quiet},
+        {0}};
+    int code = cli_parse(&cli_analyze_verb, argc, argv, list, &o->model.path, 1);
+    if (code >= 0)
+        return code;
+    const char *wrong = !o->model.path && !o->model.architecture ? "a model is needed"
+                        : a->width % 8 || a->height % 8          ? "--width, --height: must be multiples of 8"
+                        : a->target.speedup > 0 && a->target.budget_ms > 0
+                            ? "--speedup, --budget-ms: only one can be given"
+                        : a->sets && (a->target.speedup > 0 || a->target.budget_ms > 0)
+                            ? "--sets: not together with --speedup or --budget-ms"
+                            : NULL;
+    if (wrong) {
+        cli_message("%s\nTry: asdm analyze --help", wrong);
+        return CLI_USAGE;
+    }
+    a->threads = o->model.threads;
+    return -1;
+}
+
+static int analyze(const struct options *o, struct asdm_model *model) {
+    struct asdm_analyze_options options = o->analyze;
+    struct cli_analyze_progress progress;
+    struct asdm_analysis *analysis = NULL;
+    struct asdm_error err = {0};
+    cli_analyze_watch(&progress, o->quiet, &options);
+    enum asdm_status status = asdm_analyze(model, &options, &analysis, &err);
+    cli_analyze_end(&progress);
+    if (status == ASDM_ERR_CANCELLED && options.file)
+        cli_message("interrupted; the same command goes on from what %s has", options.file);
+    if (status != ASDM_OK)
+        return status == ASDM_ERR_CANCELLED && options.file ? CLI_FAILED : cli_fail(&err);
+    if (analysis->reused && !o->quiet)
+        cli_message("%s already had %d of %d measurements", options.file, analysis->reused, analysis->trial_count);
+    cli_analysis_print(analysis);
+    if (options.sets)
+        print_other_sets(analysis);
+    if (o->html)
+        status = cli_analysis_write_html(analysis, o->html, &err);
+    asdm_analysis_destroy(&analysis);
+    return status == ASDM_OK ? CLI_DONE : cli_fail(&err);
+}
+
+int cli_analyze(int argc, char **argv) {
+    struct options o = {0};
+    struct cli_prompts prompts = {0};
+    struct asdm_model *model = NULL;
+    struct asdm_error err = {0};
+    asdm_analyze_options_init(&o.analyze);
+    int code = parse(argc, argv, &o);
+    if (code >= 0)
+        return code;
+    if (o.html && asdm_check_writable(o.html, &err) != ASDM_OK)
+        return cli_fail(&err);
+    code = cli_prompts_read(o.prompts, o.model.path, &prompts);
+    if (code == 0)
+        code = cli_open_model(&o.model, &model);
+    if (code == 0) {
+        if (prompts.count) {
+            o.analyze.prompts = (const char *const *)prompts.lines;
+            o.analyze.prompt_count = prompts.count;
+        }
+        code = analyze(&o, model);
+    }
+    asdm_model_close(&model);
+    cli_prompts_done(&prompts);
+    return code;
+}
+
+const struct cli_verb cli_analyze_verb = {"analyze", help, cli_analyze};

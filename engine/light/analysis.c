@@ -109,6 +109,20 @@ enum asdm_status asdm_analysis_add(struct asdm_analysis *a, const struct asdm_tr
 
 /* ---- asking */
 
+void asdm_analysis_options(const struct asdm_analysis *a, struct asdm_analyze_options *ret) {
+    *ret = (struct asdm_analyze_options){.prompts = (const char *const *)a->prompts,
+                                         .prompt_count = a->prompt_count,
+                                         .steps = a->steps,
+                                         .rows = a->rows,
+                                         .runs = a->runs,
+                                         .width = a->width,
+                                         .height = a->height,
+                                         .threads = a->threads,
+                                         .guidance_scale = a->guidance_scale,
+                                         .seed = a->seed,
+                                         .known = a};
+}
+
 const struct asdm_trial *asdm_analysis_trial(const struct asdm_analysis *a, unsigned removed) {
     for (int i = 0; i < a->trial_count; i++)
         if (a->trials[i].removed == removed)

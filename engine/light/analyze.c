@@ -87,29 +87,34 @@ static enum asdm_status resolve(struct work *work, struct asdm_error *err) {
     return ASDM_OK;
 }
 
-/* Trials of an earlier run. A file of something else is an error, or with `force` is forgotten. */
-static enum asdm_status take_over(struct work *work, struct asdm_error *err) {
+/* The trials of `there`, if they are of the same model and options. */
+static enum asdm_status take_trials(struct work *work, const struct asdm_analysis *there, struct asdm_error *err) {
+    ASDM_TRY(asdm_analysis_same(work->analysis, there, err));
+    for (int i = 0; i < there->trial_count; i++)
+        if (!asdm_analysis_trial(work->analysis, there->trials[i].removed))
+            ASDM_TRY(asdm_analysis_add(work->analysis, &there->trials[i], err));
+    work->analysis->reused = work->analysis->trial_count;
+    return ASDM_OK;
+}
+
+/* Those that the file has from an earlier run. One of something else is an error, or with `force` forgotten. */
+static enum asdm_status take_file(struct work *work, struct asdm_error *err) {
     const char *path = work->options.file;
     struct asdm_analysis *there = NULL;
-    if (!path)
-        return ASDM_OK;
     ASDM_TRY(asdm_file_check_writable(path, err));
     if (!asdm_file_exists(path))
         return ASDM_OK;
     enum asdm_status status = asdm_analysis_read(path, &there, err);
     if (status == ASDM_OK) {
-        status = asdm_analysis_same(work->analysis, there, err);
+        status = take_trials(work, there, err);
         if (status != ASDM_OK)
             asdm_fail_context(err, status, "%s", path);
     }
-    for (int i = 0; status == ASDM_OK && i < there->trial_count; i++)
-        status = asdm_analysis_add(work->analysis, &there->trials[i], err);
     asdm_analysis_destroy(&there);
-    work->analysis->reused = work->analysis->trial_count;
-    if (status == ASDM_OK || (work->options.force && status != ASDM_ERR_MEMORY))
-        return ASDM_OK;
+    if (status == ASDM_OK || status == ASDM_ERR_MEMORY || work->options.force)
+        return status == ASDM_ERR_MEMORY ? status : ASDM_OK;
     char reason[512];
-    snprintf(reason, sizeof reason, "%.500s", err ? err->message : "is no analysis");
+    snprintf(reason, sizeof reason, "%.500s", err->message);
     return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s; --force replaces it", reason);
 }
 
@@ -198,7 +203,10 @@ static enum asdm_status run(struct work *work, struct asdm_error *err) {
     work->trial_count = units * (units + 1) / 2;
     if (asdm_target_is_set(&work->options.target))
         work->trial_count += 1 + units;
-    ASDM_TRY(take_over(work, err));
+    if (work->options.known)
+        ASDM_TRY(take_trials(work, work->options.known, err));
+    if (work->options.file)
+        ASDM_TRY(take_file(work, err));
     if (work->options.latents) {
         ASDM_TRY(asdm_file_check_writable(work->options.latents, err));
         ASDM_TRY(open_meter(work, err));

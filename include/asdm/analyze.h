@@ -56,8 +56,9 @@ struct asdm_analyze_options {
     struct asdm_target target;
     const char *sets; /* "mid,pair64;pair32": measures these sets in place of a search; or NULL */
     const char *file; /* JSON: what it has is not measured again, and it is written anew after every trial; or NULL */
-    bool force;       /* a `file` of another model or of other options is replaced */
-    const char *latents; /* safetensors that the calibration is written to; or NULL */
+    const struct asdm_analysis *known; /* of the same model and options: its trials are taken over; or NULL */
+    bool force;                        /* a `file` of another model or of other options is replaced */
+    const char *latents;               /* safetensors that the calibration is written to; or NULL */
     /* Told of every call of a UNet; false ends the work with ERR_CANCELLED. NULL: nobody is told. */
     bool (*progress)(void *user, const struct asdm_analyze_progress *progress);
     void *user;
@@ -107,6 +108,10 @@ enum asdm_status asdm_analysis_read(const char *path, struct asdm_analysis **ret
 /* Whether it is of this model, device and data type. ERR_ARGUMENT says what differs. */
 enum asdm_status asdm_analysis_fits(const struct asdm_analysis *analysis, const struct asdm_model *model,
                                     struct asdm_error *err);
+
+/* The options that make such an analysis again: all but target, sets, files and progress. They point into it, and know
+ * it. */
+void asdm_analysis_options(const struct asdm_analysis *analysis, struct asdm_analyze_options *ret);
 
 /* The trial of a set; NULL: not measured. */
 const struct asdm_trial *asdm_analysis_trial(const struct asdm_analysis *analysis, unsigned removed);

@@ -28,6 +28,23 @@ struct cli_analyze_progress {
 void cli_analyze_watch(struct cli_analyze_progress *progress, bool quiet, struct asdm_analyze_options *options);
 void cli_analyze_end(struct cli_analyze_progress *progress);
 
+/* prune's choice of units by what they cost and damage. */
+struct cli_choice {
+    struct asdm_target target;
+    const char *analysis, *prompts; /* files, or NULL */
+    struct cli_model model;
+    bool quiet;
+    /* Filled in, where there is a target. */
+    char removed[256];
+    struct asdm_trial trial;
+};
+
+/* With a target: chooses, and names the units in options->remove. Without one: nothing. 0, or an exit code after a
+ * message. `out`: what will be written, looked at before anything is measured. */
+int cli_choose_units(struct cli_choice *choice, const char *out, struct asdm_light_options *options);
+/* What was chosen and why, on stdout; nothing where there was no target. */
+void cli_choice_print(const struct cli_choice *choice);
+
 /* The table on stdout, and the report as a file (written whole). */
 void cli_analysis_print(const struct asdm_analysis *analysis);
 enum asdm_status cli_analysis_write_html(const struct asdm_analysis *analysis, const char *path,

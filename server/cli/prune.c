@@ -3,17 +3,24 @@
 #include <asdm/error.h>
 #include <asdm/light.h>
 
+#include "analyze.h"
 #include "cli.h"
 
 static const char help[] =
     "Writes a light model: a checkpoint without some of its layers, whose other weights are the original's.\n"
     "\n"
     "  asdm prune MODEL OUT --remove UNIT[,UNIT...] [--force]\n"
+    "  asdm prune MODEL OUT --speedup X | --budget-ms X [--analysis FILE]\n"
     "  asdm prune MODEL | --arch sd15|sd21|bk-base|bk-small|bk-tiny --remove UNIT[,UNIT...] --dry-run\n"
     "\n"
     "  --remove UNITS   pairs of layers (one on the way down, one on the way up), named by the height of their map, "
     "and\n"
     "                   mid, the middle block; a name that the model does not have tells which it has\n"
+    "  --speedup X      chooses the units itself: the least damage that makes the UNet X times as fast, measured here\n"
+    "  --budget-ms X    the same, so that a call of the UNet takes at most X milliseconds\n"
+    "  --analysis FILE  what asdm analyze --json wrote for this model on this device; without it, and for what it "
+    "lacks,\n"
+    "                   the analysis is made now (--prompts, --device, --dtype, --threads, --quiet as for analyze)\n"
     "  --dry-run        sizes before and after, and nothing written\n"
     "  --force          replaces OUT where it exists\n"
     "\n"
@@ -31,12 +38,22 @@ int cli_prune(int argc, char **argv) {
     struct asdm_light_options options = {0};
     struct asdm_light_report report;
     struct asdm_error err = {0};
+    struct cli_choice choice = {0};
     const char *words[2] = {0};
-    const struct cli_option list[] = {{.name = "arch", .text = &options.architecture},
-                                      {.name = "remove", .text = &options.remove},
-                                      {.name = "dry-run", .flag = &options.dry_run},
-                                      {.name = "force", .flag = &options.force},
-                                      {0}};
+    const struct cli_option list[] = {
+        {.name = "arch", .text = &options.architecture},
+        {.name = "remove", .text = &options.remove},
+        {.name = "speedup", .real = &choice.target.speedup, .least = 1, .most = 1000},
+        {.name = "budget-ms", .real = &choice.target.budget_ms, .least = 1e-6, .most = 1e9},
+        {.name = "analysis", .text = &choice.analysis},
+        {.name = "prompts", .text = &choice.prompts},
+        {.name = "device", .text = &choice.model.device},
+        {.name = "dtype", .text = &choice.model.dtype},
+        {.name = "threads", .integer = &choice.model.threads, .min = 1, .max = 1024},
+        {.name = "quiet", .flag = &choice.quiet},
+        {.name = "dry-run", .flag = &options.dry_run},
+        {.name = "force", .flag = &options.force},
+        {0}};
     int code = cli_parse(&cli_prune_verb, argc, argv, list, words, 2);
     if (code >= 0)
         return code;
@@ -44,11 +61,17 @@ int cli_prune(int argc, char **argv) {
         cli_message("a model and a directory to write are needed, or --arch and --dry-run\nTry: asdm prune --help");
         return CLI_USAGE;
     }
+    choice.model.path = words[0];
+    choice.model.architecture = options.architecture;
+    code = cli_choose_units(&choice, words[1], &options);
+    if (code != 0)
+        return code;
     if (asdm_light_prune(words[0], words[1], &options, &report, &err) != ASDM_OK)
         return cli_fail(&err);
     printf("%-8s %14s %10s %14s %10s\n", "UNet", "parameters", "GMAC", "bytes", "GMAC left");
     print_size("before", &report.before, &report.before);
     print_size("after", &report.after, &report.before);
+    cli_choice_print(&choice);
     return CLI_DONE;
 }
 

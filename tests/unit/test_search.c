@@ -1,0 +1,195 @@
+/* The greedy search for what to remove, on made-up numbers; and the spread of numbers. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <asdm/error.h>
+#include "light/meter.h"
+#include "light/search.h"
+
+enum { A = 1, B = 2, C = 4, D = 8 };
+
+/* Damage and time of sets: sums, but for what `twist` adds to sets that have all of its units. */
+struct world {
+    double damage[4], saved[4]; /* of a whole of 100 ms */
+    struct {
+        unsigned set;
+        double damage;
+    } twist[3];
+    unsigned seen[64]; /* sets, in the order in which they were asked for */
+    int count;
+    unsigned broken; /* a set that cannot be measured */
+};
+
+static enum asdm_status measure(void *user, unsigned set, struct asdm_cost *ret, struct asdm_error *err) {
+    struct world *w = user;
+    struct asdm_cost cost = {0, 100, 100};
+    w->seen[w->count++] = set;
+    if (w->broken && set == w->broken)
+        return asdm_fail(err, ASDM_ERR_DEVICE, "broken");
+    for (int i = 0; i < 4; i++)
+        if (set & 1u << i) {
+            cost.damage += w->damage[i];
+            cost.ms -= w->saved[i];
+        }
+    for (int i = 0; i < 3; i++)
+        if (w->twist[i].set && (set & w->twist[i].set) == w->twist[i].set)
+            cost.damage += w->twist[i].damage;
+    *ret = cost;
+    return ASDM_OK;
+}
+
+static struct asdm_search run(struct world *w, int units, struct asdm_target target, enum asdm_status expected,
+                              struct asdm_error *err) {
+    struct asdm_search search = {.unit_count = units, .target = target, .measure = measure, .user = w};
+    assert_int_equal(asdm_search_run(&search, err), expected);
+    return search;
+}
+
+static bool was_seen(const struct world *w, unsigned set) {
+    for (int i = 0; i < w->count; i++)
+        if (w->seen[i] == set)
+            return true;
+    return false;
+}
+
+/* Damage per millisecond: A 0.01, B 0.005, C 0.03, D 0.002. */
+static struct world plain(void) {
+    return (struct world){.damage = {0.2, 0.05, 0.3, 0.02}, .saved = {20, 10, 10, 10}};
+}
+
+static void test_order_is_by_damage_per_millisecond(void **state) {
+    (void)state;
+    struct world w = plain();
+    struct asdm_search s = run(&w, 4, (struct asdm_target){0}, ASDM_OK, NULL);
+    const unsigned want[] = {D, D | B, D | B | A, D | B | A | C};
+    assert_int_equal(s.path_count, 4);
+    assert_memory_equal(s.path, want, sizeof want);
+    assert_int_equal(w.count, 4 + 3 + 2 + 1);
+    assert_false(s.has_choice);
+}
+
+/* With D gone, B costs more and A less than alone: what counts is what was measured together. */
+static void test_combinations_count_as_measured(void **state) {
+    (void)state;
+    struct world w = plain();
+    w.twist[0].set = D | B;
+    w.twist[0].damage = 0.5;
+    w.twist[1].set = D | A;
+    w.twist[1].damage = -0.1;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){0}, ASDM_OK, NULL);
+    assert_int_equal(s.path[0], D);
+    assert_int_equal(s.path[1], D | A);
+    assert_int_equal(s.path[2], D | A | C);
+}
+
+static void test_what_saves_nothing_comes_last(void **state) {
+    (void)state;
+    struct world w = plain();
+    w.damage[1] = 0.0001;
+    w.saved[1] = 0.05; /* noise */
+    w.damage[3] = 0.00001;
+    w.saved[3] = -1;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){0}, ASDM_OK, NULL);
+    assert_int_equal(s.path[0], A);
+    assert_int_equal(s.path[1], A | C);
+    assert_int_equal(s.path[2], A | C | D); /* idle both: the less harmful */
+}
+
+static void test_stops_at_the_target(void **state) {
+    (void)state;
+    struct world w = plain();
+    struct asdm_search s = run(&w, 4, (struct asdm_target){.speedup = 1.25}, ASDM_OK, NULL); /* 80 ms */
+    assert_int_equal(s.path_count, 2);
+    assert_int_equal(s.chosen, D | B);
+    assert_true(fabs(s.choice.damage - 0.07) < 1e-12);
+    assert_int_equal(w.seen[0], A | B | C | D);
+    w = plain();
+    s = run(&w, 4, (struct asdm_target){.budget_ms = 80.001}, ASDM_OK, NULL);
+    assert_int_equal(s.chosen, D | B);
+    w = plain();
+    s = run(&w, 4, (struct asdm_target){.budget_ms = 79.999}, ASDM_OK, NULL);
+    assert_int_equal(s.chosen, D | A); /* seen beside the path D, D B, D B A; B went back */
+}
+
+/* The way there takes D and B first, but A alone is enough. */
+static void test_puts_back_what_is_not_needed(void **state) {
+    (void)state;
+    struct world w = {.damage = {0.5, 0.011, 0.9, 0.001}, .saved = {40, 5, 1, 1}};
+    w.twist[0].set = A | B;
+    w.twist[0].damage = 0.1;
+    w.twist[1].set = A | D;
+    w.twist[1].damage = 0.1;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){.budget_ms = 60}, ASDM_OK, NULL);
+    assert_int_equal(s.path[s.path_count - 1], A | B | D);
+    assert_int_equal(s.chosen, A);
+    assert_true(was_seen(&w, A | B) && was_seen(&w, A | D));
+}
+
+static void test_best_of_all_that_was_measured(void **state) {
+    (void)state;
+    /* C alone meets it in the first round with less damage than the path's end. */
+    struct world w = {.damage = {0.1, 0.1, 0.25, 9}, .saved = {20, 20, 40, 1}};
+    w.twist[0].set = A | B;
+    w.twist[0].damage = 1;
+    w.twist[1].set = A | C;
+    w.twist[1].damage = 1;
+    w.twist[2].set = B | C;
+    w.twist[2].damage = 1;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){.budget_ms = 60}, ASDM_OK, NULL);
+    assert_int_equal(s.chosen, C);
+}
+
+static void test_out_of_reach(void **state) {
+    (void)state;
+    struct world w = plain();
+    struct asdm_error err = {0};
+    run(&w, 4, (struct asdm_target){.speedup = 2.1}, ASDM_ERR_ARGUMENT, &err);
+    assert_non_null(strstr(err.message, "2.1 cannot be reached"));
+    assert_non_null(strstr(err.message, "it is 2 (50 ms"));
+    assert_int_equal(w.count, 1);
+    run(&w, 4, (struct asdm_target){.budget_ms = 49}, ASDM_ERR_ARGUMENT, &err);
+    assert_non_null(strstr(err.message, "takes 50 ms"));
+    run(&w, 0, (struct asdm_target){.speedup = 1.1}, ASDM_ERR_ARGUMENT, &err);
+    assert_non_null(strstr(err.message, "no unit"));
+    run(&w, 0, (struct asdm_target){0}, ASDM_OK, &err);
+}
+
+static void test_failures_come_up(void **state) {
+    (void)state;
+    struct world w = plain();
+    struct asdm_error err = {0};
+    w.broken = D | B;
+    run(&w, 4, (struct asdm_target){0}, ASDM_ERR_DEVICE, &err);
+    assert_string_equal(err.message, "broken");
+}
+
+static void test_spread(void **state) {
+    (void)state;
+    double numbers[] = {4, 1, 3, 2};
+    struct asdm_spread s = asdm_spread_of(numbers, 4);
+    assert_true(s.mean == 2.5 && s.min == 1 && s.max == 4);
+    assert_true(fabs(s.deviation - sqrt(1.25)) < 1e-15);
+    assert_true(s.quartiles[0] == 1.75 && s.quartiles[1] == 2.5 && s.quartiles[2] == 3.25);
+    double one[] = {7};
+    s = asdm_spread_of(one, 1);
+    assert_true(s.mean == 7 && s.deviation == 0 && s.quartiles[0] == 7 && s.quartiles[2] == 7);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order_is_by_damage_per_millisecond),
+                                       cmocka_unit_test(test_combinations_count_as_measured),
+                                       cmocka_unit_test(test_what_saves_nothing_comes_last),
+                                       cmocka_unit_test(test_stops_at_the_target),
+                                       cmocka_unit_test(test_puts_back_what_is_not_needed),
+                                       cmocka_unit_test(test_best_of_all_that_was_measured),
+                                       cmocka_unit_test(test_out_of_reach),
+                                       cmocka_unit_test(test_failures_come_up),
+                                       cmocka_unit_test(test_spread)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -39,7 +39,7 @@ def prompts(tmp_path_factory):
 
 
 def small(model, prompts, *arguments):
-    return ("analyze", model, "--prompts", prompts, "--steps", "2", "--runs", "1", "--guidance-scale", "5", "--threads", "2",
+    return ("analyze", model, "--prompts", prompts, "--steps", "2", "--runs", "1", "--guidance-scale", "5", "--threads", "1",
             *arguments)
 
 
@@ -149,6 +149,8 @@ def test_damage_against_diffusers(done, asdm, model, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     import torch
 
+    torch.set_num_threads(1)
+
     def outputs(directory):
         unet, taps, found = diffusers.UNet2DConditionModel.from_pretrained(directory / "unet").float().eval(), {}, []
 
@@ -179,22 +181,25 @@ def test_damage_against_diffusers(done, asdm, model, tmp_path):
 
 def test_damage_of_a_set_is_that_of_the_pruned_model(done, asdm, model, prompts, stages, cpu, tmp_path):
     """The light UNet in memory is the one that prune writes."""
-    run = asdm(*small(model, prompts, "--sets", "pair8,mid;pair4,pair2", "--json", tmp_path / "sets.json"))
+    run = asdm(*small(model, prompts, "--sets", "pair8,mid;pair4", "--json", tmp_path / "sets.json"))
     assert run.returncode == 0, run.stderr
     a = json.loads((tmp_path / "sets.json").read_text())
-    assert [t["removed"] for t in a["trials"]] == [["pair8", "mid"], ["pair4", "pair2"]] and a["order"] == []
+    assert [t["removed"] for t in a["trials"]] == [["pair8", "mid"], ["pair4"]] and a["order"] == []
     assert "pair8,mid" in run.stdout
-    for t in a["trials"]:
-        out = tmp_path / "-".join(t["removed"])
-        assert asdm("prune", model, out, "--remove", ",".join(t["removed"])).returncode == 0
-        numbers = []
-        for latents, timestep, embeds in list(calibration_rows(done["latents.safetensors"]))[:4]:
-            inputs = {"unet_in": latents, "timestep": np.array([timestep], np.float32), "prompt_embeds": embeds}
-            light, full = (np.asarray(stages(path, cpu, "fp32", inputs)["unet_out"]) for path in (out, model))
-            numbers.append(change(light, full))
-        assert t["damage"]["min"] <= min(numbers) * 1.001 and max(numbers) <= t["damage"]["max"] * 1.001
-    again = json.loads((tmp_path / "sets.json").read_text())
-    assert trial(done["json"], "pair4", "mid")["damage"]["mean"] > 0 and again == a
+    assert trial(a, "pair4")["damage"] == trial(done["json"], "pair4")["damage"]
+    assert asdm("prune", model, tmp_path / "out", "--remove", "pair8,mid").returncode == 0
+    run = asdm(*small(model, prompts, "--sets", "pair8,mid", "--steps", "1", "--guidance-scale", "1", "--save-latents",
+                      tmp_path / "one.safetensors", "--json", tmp_path / "one.json"))
+    assert run.returncode == 0, run.stderr
+    damage = trial(json.loads((tmp_path / "one.json").read_text()), "pair8", "mid")["damage"]
+    data = {name: np.asarray(value) for name, value in tensorfile.read(tmp_path / "one.safetensors").items()}
+    numbers = []
+    for row, latents in enumerate(data["latents"]):  # without guidance no rows of the empty prompt
+        prompt, step = divmod(row, len(data["timesteps"]))
+        inputs = {"unet_in": latents[None], "timestep": data["timesteps"][step:step + 1], "prompt_embeds": data["embeds"][prompt:prompt + 1]}
+        light, full = (np.asarray(stages(path, cpu, "fp32", inputs)["unet_out"]) for path in (tmp_path / "out", model))
+        numbers.append(change(light, full))
+    check_damage(damage, numbers, "pair8,mid")
 
 
 def test_trajectories_are_those_of_generate(done, asdm, model, tmp_path):
@@ -261,10 +266,9 @@ def test_goes_on_where_it_was(done, asdm, model, prompts, tmp_path, how):
 
 def test_finished_work_is_not_repeated(done, asdm, model, prompts):
     before = done["json"]
-    start = time.monotonic()
     run = asdm(*small(model, prompts, "--json", done["a.json"]))
     assert run.returncode == 0 and "already had 15 of 15" in run.stderr and "trajectories" not in run.stderr
-    assert time.monotonic() - start < 10 and json.loads(done["a.json"].read_text()) == before
+    assert json.loads(done["a.json"].read_text()) == before
 
 
 def test_stale_state_is_not_used(done, asdm, model, prompts, tmp_path):
@@ -346,7 +350,7 @@ def test_prompts_beside_the_model(asdm, model, tmp_path):
     own = tmp_path / "model"
     shutil.copytree(model, own)
     (own / "prompts.txt").write_text("a snowman\n")
-    run = asdm("analyze", own, "--steps", "1", "--runs", "1", "--sets", "mid", "--json", tmp_path / "a.json")
+    run = asdm("analyze", own, "--steps", "1", "--runs", "1", "--threads", "1", "--sets", "mid", "--json", tmp_path / "a.json")
     assert run.returncode == 0 and json.loads((tmp_path / "a.json").read_text())["prompts"] == ["a snowman"]
 
 
@@ -413,7 +417,7 @@ def test_speedup_measures_by_itself(asdm, model, made_up, prompts, tmp_path):
     other["fingerprint"] = "0123456789abcdef"
     made_up.write_text(json.dumps(other))
     for arguments in ([], ["--analysis", made_up]):
-        run = asdm("prune", model, "--dry-run", "--budget-ms", "1e8", "--prompts", prompts, *arguments)
+        run = asdm("prune", model, "--dry-run", "--budget-ms", "1e8", "--prompts", prompts, "--threads", "1", *arguments)
         assert run.returncode == 0, run.stderr
         assert "now trajectories" in run.stderr and "removed  " in run.stdout
         assert ("is of another model" in run.stderr and "measuring anew" in run.stderr) == bool(arguments)

@@ -16,19 +16,22 @@ struct asdm_spread {
     double mean, deviation, min, quartiles[3], max; /* quartiles[1] is the median */
 };
 
+struct asdm_block_damage {
+    char name[20]; /* "down_blocks.0", "mid_block", "up_blocks.0" */
+    struct asdm_spread damage;
+};
+
 /* A set of units removed together, measured. The damage of a row is |light - full| / |full| (Euclidean norms) of what
  * the UNet predicts for the same latents, timestep and prompt; its spread is over all rows. That of a block is the same
- * of the block's result (its down- or upsampler included), for the blocks that both UNets have. */
+ * of the block's result (its down- or upsampler included), for the blocks that both UNets have. 1e6 is the most, and
+ * stands for numbers that overflowed. */
 struct asdm_trial {
     unsigned removed; /* bits among the analysis' units */
     struct asdm_unet_size size;
     double full_ms, ms; /* medians of one call of the whole UNet and of the light one, timed in turns */
     struct asdm_spread damage;
     int block_count; /* 0: blocks were not measured; they are for single units */
-    struct asdm_block_damage {
-        char name[20];
-        struct asdm_spread damage;
-    } blocks[ASDM_ANALYSIS_BLOCKS_MAX];
+    struct asdm_block_damage blocks[ASDM_ANALYSIS_BLOCKS_MAX];
 };
 
 /* What a search for a light UNet has to reach: both 0: no end but that all units are gone. */
@@ -115,6 +118,8 @@ void asdm_analysis_options(const struct asdm_analysis *analysis, struct asdm_ana
 
 /* The trial of a set; NULL: not measured. */
 const struct asdm_trial *asdm_analysis_trial(const struct asdm_analysis *analysis, unsigned removed);
+/* A call of the whole UNet: the median of what the trials measured; 0: there is none. */
+double asdm_analysis_full_ms(const struct asdm_analysis *analysis);
 /* "pair64,mid"; "" for none. At most `room` bytes with the NUL. */
 void asdm_analysis_names(const struct asdm_analysis *analysis, unsigned removed, char *text, size_t room);
 

@@ -224,8 +224,9 @@ static void print_sets_head(const char *label) {
 }
 
 void cli_analysis_print(const struct asdm_analysis *a) {
-    printf("%s, %s %s: %lld parameters, %.2f GMAC a row, %d row(s) of %dx%d pixels\n", a->model, a->device, a->dtype,
-           (long long)a->full.parameters, a->full.gmac, a->rows, a->width, a->height);
+    printf("%s, %s %s: %lld parameters, %.2f GMAC a row, a call of %d row(s) of %dx%d pixels takes %.2f ms\n", a->model,
+           a->device, a->dtype, (long long)a->full.parameters, a->full.gmac, a->rows, a->width, a->height,
+           asdm_analysis_full_ms(a));
     printf("damage over %d rows: %d prompts, %d steps of %s, guidance %g%s\n\n", a->row_count, a->prompt_count,
            a->steps, a->sampler, a->guidance_scale, a->random_weights ? "; random weights: it means nothing" : "");
     print_units(a);

@@ -267,14 +267,15 @@ static void write_summary(FILE *out, const struct asdm_analysis *a) {
     fputs("<h1>What is redundant in ", out);
     write_text(out, a->model);
     fprintf(out,
-            "</h1>\n<p class=\"quiet\">%lld parameters, %.2f GMAC a row. Timed on %s in %s, %d row(s) of %d&times;%d "
-            "pixels, medians of %d calls.</p>\n",
-            (long long)a->full.parameters, a->full.gmac, a->device, a->dtype, a->rows, a->width, a->height, a->runs);
+            "</h1>\n<p class=\"quiet\">%lld parameters, %.2f GMAC a row. Timed on %s in %s: a call of %d row(s) of "
+            "%d&times;%d pixels takes %.2f ms; medians of %d calls.</p>\n",
+            (long long)a->full.parameters, a->full.gmac, a->device, a->dtype, a->rows, a->width, a->height,
+            asdm_analysis_full_ms(a), a->runs);
     fprintf(out,
             "<p>Damage is how far the predicted noise moves when units are removed and nothing is trained: |light - "
-            "whole| / |whole|, over %d rows (%d prompts and the empty one, %d steps of %s, guidance %g).%s</p>\n",
-            a->row_count, a->prompt_count, a->steps, a->sampler, a->guidance_scale,
-            a->random_weights ? " The weights are random, so it means nothing here." : "");
+            "whole| / |whole|, over %d rows (%d prompts%s, %d steps of %s, guidance %g).%s</p>\n",
+            a->row_count, a->prompt_count, a->guidance_scale > 1 ? " and the empty one" : "", a->steps, a->sampler,
+            a->guidance_scale, a->random_weights ? " The weights are random, so it means nothing here." : "");
     if (a->chosen) {
         const struct asdm_trial *t = asdm_analysis_trial(a, a->chosen);
         fputs("<p><strong>Chosen: ", out);

@@ -68,6 +68,7 @@ def test_json(done, asdm, model):
     assert [unit["name"] for unit in a["units"]] == UNITS
     assert [unit["kind"] for unit in a["units"]] == ["pair"] * 4 + ["mid"]
     assert a["calibration_rows"] == len(PROMPTS) * a["evaluations"] * 2
+    assert a["unet"]["ms"] == pytest.approx(np.median([t["full_ms"] for t in a["trials"]]))
     for unit in a["units"]:
         t = trial(a, unit["name"])
         assert unit["damage"] == t["damage"]["mean"] > 0 and unit["saved_ms"] == t["full_ms"] - t["ms"]

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Light UNets chosen by measured damage against those of a fixed order, at equal latency, on prompts not used for the choice.
+
+usage: bench_light.py --build-dir DIR [--model DIR] [--steps 10] [--runs 15] [--held-out 12] [--threads N] [--device cpu]
+                      [--guidance-scale 5] [--work DIR] [--json OUT.json]
+
+The fixed choices are BK-SDM's (arXiv 2305.15798): Base is all pairs, Small all pairs and the middle block; its published
+models say nothing of those between, so two orders lead there: from the largest map inwards and from the smallest
+outwards. For each of them the greedy choice (asdm analyze --speedup) must be at least as fast, by one and the same
+measurement; both are then measured on held-out prompts, other noise and another run of the clock. Without --prompts the
+model's own prompts.txt is what the choice is made on; the held-out ones are drawn here from the demo model's vocabulary.
+--work keeps the analyses, so that an interrupted run goes on. Exit 1 when a greedy choice does more damage than the
+fixed one on the held-out prompts.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEMO = ROOT / "deploy" / "models" / "scenes-256"
+
+OBJECTS = ["house", "tree", "pine tree", "boat", "balloon", "mushroom", "cactus", "snowman", "flower", "rocket", "lighthouse", "tent"]
+COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black"]
+SIZES = ["", "small ", "little ", "tiny ", "large ", "big ", "huge "]
+PLACES = ["", " on the left", " in the middle", " on the right"]
+GROUNDS = ["in a meadow", "in the desert", "in the snow", "on the sea", "in the hills", "in the mountains"]
+SKIES = ["on a clear day", "at sunset", "at night", "at dawn", "on a cloudy day", "in the rain"]
+
+
+def held_out_prompts(count, used, seed=20261126):
+    draw, found = random.Random(seed), []
+    while len(found) < count:
+        things = [f"a {draw.choice(SIZES)}{draw.choice(COLOURS)} {draw.choice(OBJECTS)}{draw.choice(PLACES)}" for _ in range(draw.choice([1, 2]))]
+        prompt = f"{' and '.join(things)} {draw.choice(GROUNDS)} {draw.choice(SKIES)}"
+        if prompt not in used and prompt not in found:
+            found.append(prompt)
+    return found
+
+
+class Analyses:
+    """asdm analyze on one set of prompts, everything kept in one JSON file."""
+
+    def __init__(self, options, path, prompts, seed):
+        self.path = path
+        self.command = [options.build_dir / "asdm", "analyze", options.model, "--json", path, "--steps", options.steps,
+                        "--runs", options.runs, "--guidance-scale", options.guidance_scale, "--device", options.device, "--seed", seed]
+        if options.threads:
+            self.command += ["--threads", options.threads]
+        if prompts:
+            self.command += ["--prompts", prompts]
+
+    def run(self, *arguments):
+        subprocess.run([str(part) for part in (*self.command, *arguments)], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(self.path.read_text())
+
+
+def trial(analysis, removed):
+    return next(t for t in analysis["trials"] if set(t["removed"]) == set(removed))
+
+
+def speedup(t):
+    return t["full_ms"] / t["ms"]
+
+
+def fixed_choices(units):
+    """[(name, removed)], unit sets that repeat left out."""
+    pairs = [unit["name"] for unit in units if unit["kind"] == "pair"]
+    rest = [unit["name"] for unit in units if unit["kind"] == "mid"]
+    found = [("Base", pairs), ("Small", pairs + rest)]
+    for n in range(1, len(pairs)):
+        found += [(f"{n} from outside", pairs[:n]), (f"{n} from inside", pairs[-n:])]
+    return found
+
+
+def compare(options, work):
+    chosen_on = Analyses(options, work / "choice.json", options.prompts, 0)
+    analysis = chosen_on.run()  # the whole search
+    fixed = fixed_choices(analysis["units"])
+    analysis = chosen_on.run("--sets", ";".join(",".join(removed) for _, removed in fixed))
+    rows = []
+    for name, removed in fixed:
+        target = speedup(trial(analysis, removed))
+        if target <= 1:
+            continue
+        choice = chosen_on.run("--speedup", f"{target * (1 - 1e-12):.15g}")["chosen"]
+        rows.append({"fixed": name, "removed": removed, "greedy": choice})
+    analysis = json.loads(chosen_on.path.read_text())
+    held_out = work / "held-out.txt"
+    held_out.write_text("\n".join(held_out_prompts(options.held_out, set(analysis["prompts"]))) + "\n")
+    sets = {tuple(row[key]) for row in rows for key in ("removed", "greedy")}
+    other = Analyses(options, work / "held-out.json", held_out, 1000).run("--sets", ";".join(",".join(s) for s in sorted(sets)))
+    for row in rows:
+        for label, key in (("fixed", "removed"), ("greedy", "greedy")):
+            here, there = trial(analysis, row[key]), trial(other, row[key])
+            row[f"{label}_speedup"], row[f"{label}_speedup_again"] = speedup(here), speedup(there)
+            row[f"{label}_damage_choice"], row[f"{label}_damage"] = here["damage"]["mean"], there["damage"]["mean"]
+        row["holds"] = row["greedy_damage"] <= row["fixed_damage"]
+    rows.sort(key=lambda row: row["fixed_speedup"])
+    return {"device": analysis["device"], "dtype": analysis["dtype"], "calibration_rows": analysis["calibration_rows"],
+            "held_out_rows": other["calibration_rows"], "rows": rows}
+
+
+def show(result):
+    print(f"{result['device']} {result['dtype']}; damage over {result['held_out_rows']} held-out rows (in brackets: the "
+          f"{result['calibration_rows']} that the choice was made on)\n")
+    print("| fixed choice | speed-up | damage | greedy choice | speed-up | damage | holds |\n|---|---|---|---|---|---|---|")
+    for row in result["rows"]:
+        cells = [f"{row['fixed']}: {' '.join(row['removed'])}"]
+        for label in ("fixed", "greedy"):
+            if label == "greedy":
+                cells.append("the same" if set(row["greedy"]) == set(row["removed"]) else " ".join(row["greedy"]))
+            cells += [f"{row[label + '_speedup']:.3f} ({row[label + '_speedup_again']:.3f} again)",
+                      f"{row[label + '_damage']:.4f} ({row[label + '_damage_choice']:.4f})"]
+        print("| " + " | ".join(cells + ["yes" if row["holds"] else "NO"]) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--build-dir", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--prompts", type=Path, help="what the choice is made on")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--held-out", type=int, default=12)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--guidance-scale", type=float, default=5)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        result = compare(options, work)
+    show(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    sys.exit(0 if all(row["holds"] for row in result["rows"]) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -146,7 +146,7 @@ static enum asdm_status measure(struct work *work, unsigned set, const struct as
 static enum asdm_status cost_of(void *user, unsigned set, struct asdm_cost *ret, struct asdm_error *err) {
     const struct asdm_trial *trial;
     ASDM_TRY(measure(user, set, &trial, err));
-    *ret = (struct asdm_cost){trial->damage.mean, trial->full_ms, trial->ms};
+    *ret = (struct asdm_cost){trial->damage.mean, trial->full_ms, trial->ms, (double)trial->size.parameters};
     return ASDM_OK;
 }
 
@@ -157,7 +157,7 @@ static enum asdm_status search(struct work *work, struct asdm_error *err) {
     ASDM_TRY(asdm_search_run(&search, err));
     memcpy(a->path, search.path, sizeof a->path);
     a->path_count = search.path_count;
-    a->chosen = search.has_choice ? search.chosen : 0;
+    a->chosen = search.chosen;
     return ASDM_OK;
 }
 
@@ -202,7 +202,7 @@ static enum asdm_status run(struct work *work, struct asdm_error *err) {
     int units = work->analysis->unit_count;
     work->trial_count = units * (units + 1) / 2;
     if (asdm_target_is_set(&work->options.target))
-        work->trial_count += 1 + units;
+        work->trial_count += 1 + units * units / 2; /* putting back, exchanging: about */
     if (work->options.known)
         ASDM_TRY(take_trials(work, work->options.known, err));
     if (work->options.file)

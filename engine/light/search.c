@@ -1,11 +1,14 @@
 #include "light/search.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include <asdm/error.h>
 
 /* What removing saves, as a part of the whole, below which it is noise and counts as nothing. */
 static const double NOISE = 0.001;
+/* Damages this close, as a part of them, are equal: other prompts would turn them round. */
+static const double EQUAL = 0.005;
 
 static double saved(const struct asdm_cost *cost) {
     return 1 - cost->ms / cost->full_ms;
@@ -20,16 +23,51 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
            (target->budget_ms <= 0 || cost->ms <= target->budget_ms);
 }
 
-/* Measures a set, and keeps it where it is the best that meets the target. */
-static enum asdm_status look(struct asdm_search *search, unsigned set, struct asdm_cost *ret, struct asdm_error *err) {
-    ASDM_TRY(search->measure(search->user, set, ret, err));
-    if (asdm_target_is_set(&search->target) && asdm_target_is_met(&search->target, ret) &&
-        (!search->has_choice || ret->damage < search->choice.damage)) {
-        search->has_choice = true;
-        search->chosen = set;
-        search->choice = *ret;
+/* A search under way: sets that meet the target. */
+struct state {
+    struct asdm_search *search;
+    struct candidate {
+        unsigned set;
+        struct asdm_cost cost;
+    } * candidates;
+    int count, room;
+};
+
+static bool meets(const struct state *s, const struct asdm_cost *cost) {
+    return asdm_target_is_set(&s->search->target) && asdm_target_is_met(&s->search->target, cost);
+}
+
+/* Measures a set; it is a candidate if it meets the target. */
+static enum asdm_status look(struct state *s, unsigned set, struct asdm_cost *ret, struct asdm_error *err) {
+    ASDM_TRY(s->search->measure(s->search->user, set, ret, err));
+    if (!meets(s, ret))
+        return ASDM_OK;
+    if (s->count == s->room) {
+        int room = s->room ? 2 * s->room : 64;
+        struct candidate *grown = realloc(s->candidates, (size_t)room * sizeof *grown);
+        if (!grown)
+            return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a search");
+        s->candidates = grown;
+        s->room = room;
     }
+    s->candidates[s->count++] = (struct candidate){set, *ret};
     return ASDM_OK;
+}
+
+/* The candidate to choose; there is one. */
+static const struct candidate *choose(const struct state *s) {
+    double least = INFINITY;
+    const struct candidate *best = NULL;
+    for (int i = 0; i < s->count; i++)
+        least = fmin(least, s->candidates[i].cost.damage);
+    for (int i = 0; i < s->count; i++) {
+        const struct candidate *c = &s->candidates[i];
+        if (c->cost.damage <= least + EQUAL * fabs(least) &&
+            (!best || c->cost.kept > best->cost.kept ||
+             (c->cost.kept == best->cost.kept && c->cost.damage < best->cost.damage)))
+            best = c;
+    }
+    return best;
 }
 
 /* How good it is to go from `from` to `to`; less is better. */
@@ -48,51 +86,71 @@ static bool is_better(struct score a, struct score b) {
 }
 
 /* One round from `set`, which cost *cost; both move on. */
-static enum asdm_status remove_one(struct asdm_search *search, unsigned *set, struct asdm_cost *cost,
-                                   struct asdm_error *err) {
+static enum asdm_status remove_one(struct state *s, unsigned *set, struct asdm_cost *cost, struct asdm_error *err) {
     unsigned best = 0;
     struct asdm_cost best_cost = {0};
-    for (int i = 0; i < search->unit_count; i++) {
+    for (int i = 0; i < s->search->unit_count; i++) {
         struct asdm_cost next;
         if (*set & 1u << i)
             continue;
-        ASDM_TRY(look(search, *set | 1u << i, &next, err));
+        ASDM_TRY(look(s, *set | 1u << i, &next, err));
         if (!best || is_better(score_of(cost, &next), score_of(cost, &best_cost))) {
             best = *set | 1u << i;
             best_cost = next;
         }
     }
-    search->path[search->path_count++] = *set = best;
+    s->search->path[s->search->path_count++] = *set = best;
     *cost = best_cost;
     return ASDM_OK;
 }
 
-/* Puts back the unit without which the damage is least, if the target stays met; false in *ret_moved if there is none.
- */
-static enum asdm_status put_one_back(struct asdm_search *search, unsigned *set, bool *ret_moved,
-                                     struct asdm_error *err) {
-    double least = INFINITY;
-    unsigned best = 0;
-    for (int i = 0; i < search->unit_count; i++) {
-        struct asdm_cost cost;
-        unsigned without = *set & ~(1u << i);
-        if (without == *set || !without)
-            continue;
-        ASDM_TRY(look(search, without, &cost, err));
-        if (asdm_target_is_met(&search->target, &cost) && cost.damage < least) {
-            best = without;
-            least = cost.damage;
-        }
+/* Takes `next` in place of the best so far if it meets the target with less damage. */
+static enum asdm_status consider(struct state *s, unsigned next, unsigned *best, double *least,
+                                 struct asdm_error *err) {
+    struct asdm_cost cost;
+    ASDM_TRY(look(s, next, &cost, err));
+    if (meets(s, &cost) && cost.damage < *least) {
+        *best = next;
+        *least = cost.damage;
     }
-    *ret_moved = best != 0;
-    *set = best ? best : *set;
     return ASDM_OK;
 }
 
-static enum asdm_status check_reachable(struct asdm_search *search, struct asdm_error *err) {
+/* Puts back the unit without which the damage is least, if the target stays met. */
+static enum asdm_status put_one_back(struct state *s, unsigned *set, bool *ret_moved, struct asdm_error *err) {
+    unsigned best = *set;
+    double least = INFINITY;
+    for (int i = 0; i < s->search->unit_count; i++) {
+        unsigned next = *set & ~(1u << i);
+        if (next != *set && next)
+            ASDM_TRY(consider(s, next, &best, &least, err));
+    }
+    *ret_moved = best != *set;
+    *set = best;
+    return ASDM_OK;
+}
+
+/* Puts one back and removes another for it, if that does less damage. */
+static enum asdm_status exchange_one(struct state *s, unsigned *set, bool *ret_moved, struct asdm_error *err) {
+    unsigned best = *set;
+    struct asdm_cost now;
+    ASDM_TRY(look(s, *set, &now, err));
+    double least = now.damage;
+    for (int i = 0; i < s->search->unit_count; i++)
+        for (int k = 0; k < s->search->unit_count; k++)
+            if ((*set & 1u << i) && !(*set & 1u << k))
+                ASDM_TRY(consider(s, (*set & ~(1u << i)) | 1u << k, &best, &least, err));
+    *ret_moved = best != *set;
+    *set = best;
+    return ASDM_OK;
+}
+
+static enum asdm_status check_reachable(struct state *s, struct asdm_error *err) {
     struct asdm_cost all;
-    const struct asdm_target *target = &search->target;
-    ASDM_TRY(look(search, (1u << search->unit_count) - 1, &all, err));
+    const struct asdm_target *target = &s->search->target;
+    if (s->search->unit_count == 0)
+        return asdm_fail(err, ASDM_ERR_ARGUMENT, "this model has no unit that could be removed");
+    ASDM_TRY(look(s, (1u << s->search->unit_count) - 1, &all, err));
     if (asdm_target_is_met(target, &all))
         return ASDM_OK;
     double speedup = all.full_ms / all.ms;
@@ -105,19 +163,32 @@ static enum asdm_status check_reachable(struct asdm_search *search, struct asdm_
                      target->budget_ms, all.ms, speedup);
 }
 
-enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err) {
-    bool limited = asdm_target_is_set(&search->target);
+static enum asdm_status run(struct state *s, struct asdm_error *err) {
+    struct asdm_search *search = s->search;
     struct asdm_cost cost = {.damage = 0, .full_ms = 1, .ms = 1};
     unsigned set = 0;
-    search->path_count = 0;
-    search->has_choice = false;
-    if (search->unit_count == 0)
-        return limited ? asdm_fail(err, ASDM_ERR_ARGUMENT, "this model has no unit that could be removed") : ASDM_OK;
+    bool limited = asdm_target_is_set(&search->target), moved = true;
     if (limited)
-        ASDM_TRY(check_reachable(search, err));
-    for (int i = 0; i < search->unit_count && !(i > 0 && limited && asdm_target_is_met(&search->target, &cost)); i++)
-        ASDM_TRY(remove_one(search, &set, &cost, err));
-    for (bool moved = limited; moved;)
-        ASDM_TRY(put_one_back(search, &set, &moved, err));
+        ASDM_TRY(check_reachable(s, err));
+    for (int i = 0; i < search->unit_count && !(i > 0 && meets(s, &cost)); i++)
+        ASDM_TRY(remove_one(s, &set, &cost, err));
+    if (!limited)
+        return ASDM_OK;
+    while (moved)
+        ASDM_TRY(put_one_back(s, &set, &moved, err));
+    set = choose(s)->set;
+    for (moved = true; moved;)
+        ASDM_TRY(exchange_one(s, &set, &moved, err));
+    search->chosen = choose(s)->set;
+    search->choice = choose(s)->cost;
     return ASDM_OK;
+}
+
+enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err) {
+    struct state state = {.search = search};
+    search->path_count = 0;
+    search->chosen = 0;
+    enum asdm_status status = run(&state, err);
+    free(state.candidates);
+    return status;
 }

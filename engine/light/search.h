@@ -10,6 +10,7 @@
 struct asdm_cost {
     double damage;
     double full_ms, ms; /* without it, with it removed */
+    double kept;        /* parameters that are left */
 };
 
 /* Measures a set, or remembers what was measured. */
@@ -24,7 +25,6 @@ struct asdm_search {
     unsigned path[ASDM_UNITS_MAX]; /* each with one unit more */
     int path_count;
     unsigned chosen; /* with a target */
-    bool has_choice;
     struct asdm_cost choice;
 };
 
@@ -35,7 +35,9 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
  * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
  * left. With one, all units together are measured first: a target that they miss is ERR_ARGUMENT. The rounds end at the
  * first set of the path that meets it; then units are put back, the one that leaves the least damage first, as long as
- * the target stays met. Chosen is the set of least damage of all that were measured on the way and meet the target. */
+ * the target stays met; then one is exchanged for another as long as the target stays met with less damage. Chosen is
+ * the set of least damage of all that were measured on the way and meet the target; those within half a percent of it
+ * count as equal, and then the one that keeps most. */
 enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);
 
 #endif

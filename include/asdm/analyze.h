@@ -28,7 +28,8 @@ struct asdm_block_damage {
 struct asdm_trial {
     unsigned removed; /* bits among the analysis' units */
     struct asdm_unet_size size;
-    double full_ms, ms; /* medians of one call of the whole UNet and of the light one, timed in turns */
+    double full_ms; /* a call of the whole UNet: the median */
+    double ms;      /* of the light one: full_ms times the median ratio of two calls one after the other */
     struct asdm_spread damage;
     int block_count; /* 0: blocks were not measured; they are for single units */
     struct asdm_block_damage blocks[ASDM_ANALYSIS_BLOCKS_MAX];
@@ -94,7 +95,8 @@ struct asdm_analysis {
  * Each unit alone first; then, from nothing, in every round each unit that is left together with those already removed,
  * of which the one with the least additional damage per additional millisecond saved goes for good: what is compared is
  * measured, not summed. With a target the rounds end when it is reached; then units are put back as long as it stays
- * reached, and the choice is the set of least damage among all that were measured and reach it.
+ * reached, and exchanged as long as that does less damage; the choice is the set of least damage among all that were
+ * measured and reach it, and of those within half a percent of that the one that keeps most parameters.
  *
  * `latents` gets F32 "latents" [prompts * evaluations, 4, h, w] as the UNet sees them, "timesteps" [evaluations] and
  * "embeds" [prompts + 1, 77, width], the last for the empty prompt.

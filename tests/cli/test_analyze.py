@@ -15,7 +15,7 @@ import compare
 import tensorfile
 
 UNITS = ["pair8", "pair4", "pair2", "pair1", "mid"]  # of the demo model for 8x8 latents
-PROMPTS = ["a red house in the snow", "a small boat on the sea at night"]
+PROMPTS = ["a red house in the snow", 'a "small" boat <b>on the sea & at night']
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,19 @@ def test_greedy_order_is_what_was_measured(done):
 
 def test_html(done):
     text = done["a.html"].read_text()
-    tags = []
+    tags, words = [], []
 
     class Parser(html.parser.HTMLParser):
+        def handle_data(self, data):
+            words.append(data)
+
         def handle_starttag(self, tag, attributes):
             tags.append(tag)
             assert not {"src", "href", "onclick", "onload"} & {name for name, _ in attributes}
 
     Parser().feed(text)
-    assert tags.count("svg") == 2 and "script" not in tags and "http" not in text and "@import" not in text
-    assert all(unit in text for unit in UNITS) and PROMPTS[1] in text
+    assert tags.count("svg") == 2 and not {"script", "b"} & set(tags) and "http" not in text and "@import" not in text
+    assert all(unit in text for unit in UNITS) and PROMPTS[1] in words
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 
 

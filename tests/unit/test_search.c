@@ -28,7 +28,7 @@ struct world {
 
 static enum asdm_status measure(void *user, unsigned set, struct asdm_cost *ret, struct asdm_error *err) {
     struct world *w = user;
-    struct asdm_cost cost = {0, 100, 100};
+    struct asdm_cost cost = {0, 100, 100, 1000};
     w->seen[w->count++] = set;
     if (w->broken && set == w->broken)
         return asdm_fail(err, ASDM_ERR_DEVICE, "broken");
@@ -36,6 +36,7 @@ static enum asdm_status measure(void *user, unsigned set, struct asdm_cost *ret,
         if (set & 1u << i) {
             cost.damage += w->damage[i];
             cost.ms -= w->saved[i];
+            cost.kept -= 100;
         }
     for (int i = 0; i < 3; i++)
         if (w->twist[i].set && (set & w->twist[i].set) == w->twist[i].set)
@@ -71,7 +72,7 @@ static void test_order_is_by_damage_per_millisecond(void **state) {
     assert_int_equal(s.path_count, 4);
     assert_memory_equal(s.path, want, sizeof want);
     assert_int_equal(w.count, 4 + 3 + 2 + 1);
-    assert_false(s.has_choice);
+    assert_int_equal(s.chosen, 0);
 }
 
 /* With D gone, B costs more and A less than alone: what counts is what was measured together. */
@@ -145,6 +146,33 @@ static void test_best_of_all_that_was_measured(void **state) {
     assert_int_equal(s.chosen, C);
 }
 
+/* A goes first and hides that B and C do each other good. */
+static void test_exchanges(void **state) {
+    (void)state;
+    struct world w = {.damage = {0.01, 0.3, 0.35, 0.9}, .saved = {10, 11, 11, 1}};
+    w.twist[0].set = B | C;
+    w.twist[0].damage = -0.4;
+    w.twist[1].set = A | B | C;
+    w.twist[1].damage = 0.4;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){.budget_ms = 79.5}, ASDM_OK, NULL);
+    assert_int_equal(s.path[1], A | B);
+    assert_int_equal(s.path_count, 2);
+    assert_int_equal(s.chosen, B | C);
+}
+
+/* A and B with C is a little better than A and B, on these numbers. */
+static void test_equal_damage_keeps_more(void **state) {
+    (void)state;
+    struct world w = {.damage = {0.1, 0.1, 0.1, 0.1}, .saved = {20, 20, 1, 1}};
+    w.twist[0].set = A | B | C;
+    w.twist[0].damage = -0.1004;
+    struct asdm_search s = run(&w, 4, (struct asdm_target){.budget_ms = 60}, ASDM_OK, NULL);
+    assert_int_equal(s.chosen, A | B);
+    w.twist[0].damage = -0.11;
+    s = run(&w, 4, (struct asdm_target){.budget_ms = 59}, ASDM_OK, NULL);
+    assert_int_equal(s.chosen, A | B | C);
+}
+
 static void test_out_of_reach(void **state) {
     (void)state;
     struct world w = plain();
@@ -188,6 +216,8 @@ int main(void) {
                                        cmocka_unit_test(test_stops_at_the_target),
                                        cmocka_unit_test(test_puts_back_what_is_not_needed),
                                        cmocka_unit_test(test_best_of_all_that_was_measured),
+                                       cmocka_unit_test(test_exchanges),
+                                       cmocka_unit_test(test_equal_damage_keeps_more),
                                        cmocka_unit_test(test_out_of_reach),
                                        cmocka_unit_test(test_failures_come_up),
                                        cmocka_unit_test(test_spread)};

@@ -30,6 +30,7 @@ static const char head[] =
     "}\n"
     "th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }\n"
     "th { color: var(--quiet); font-weight: 600; } th:first-child, td:first-child, .left { text-align: left; }\n"
+    "td.left { white-space: normal; min-width: 6.5em; }\n"
     "tr.chosen td { font-weight: 600; color: var(--accent); } ol { margin: 0; padding-left: 1.5em; }\n"
     "svg text { font: 12.5px system-ui, sans-serif; fill: var(--text); } svg .q { fill: var(--quiet); }\n"
     "svg .grid { stroke: var(--line); } svg .path { stroke: var(--accent); fill: none; stroke-width: 1.5; }\n"
@@ -195,20 +196,20 @@ static void write_set_row(FILE *out, const struct asdm_analysis *a, const struct
     fputs(t->removed == a->chosen ? "<tr class=\"chosen\"><td>" : "<tr><td>", out);
     if (number)
         fprintf(out, "%d", number);
-    fprintf(out,
-            "</td><td>%.3f</td><td>%.4f</td><td>%.4f</td><td>%.3f</td><td>%lld</td><td>%.3f</td><td class=\"left\">",
+    fputs("</td><td class=\"left\">", out);
+    write_names(out, a, t->removed, " + ");
+    fprintf(out, "</td><td>%.3f</td><td>%.4f</td><td>%.4f</td><td>%.3f</td><td>%lld</td><td>%.3f</td></tr>\n",
             t->full_ms / t->ms, t->damage.mean, t->damage.deviation, t->full_ms - t->ms, (long long)t->size.parameters,
             t->size.gmac);
-    write_names(out, a, t->removed, " + ");
-    fputs("</td></tr>\n", out);
 }
 
 static void write_sets(FILE *out, const struct asdm_analysis *a) {
     fputs("<section><h2>Sets of units</h2>\n<p class=\"quiet\">Numbered: the greedy order, least additional damage per "
           "additional millisecond. Parameters and GMAC are what is left.</p>\n<div class=\"wide\" "
           "tabindex=\"0\"><table>\n"
-          "<tr><th></th><th>speed-up</th><th>damage</th><th>&plusmn;</th><th>ms saved</th><th>parameters</th>"
-          "<th>GMAC</th><th class=\"left\">removed</th></tr>\n",
+          "<tr><th></th><th class=\"left\">removed</th><th>speed-up</th><th>damage</th><th>&plusmn;</th><th>ms "
+          "saved</th><th>parameters</th>"
+          "<th>GMAC</th></tr>\n",
           out);
     for (int i = 0; i < a->path_count; i++)
         write_set_row(out, a, asdm_analysis_trial(a, a->path[i]), i + 1);

@@ -85,22 +85,39 @@ static bool is_better(struct score a, struct score b) {
     return a.idle == b.idle ? a.value < b.value : !a.idle;
 }
 
-/* One round from `set`, which cost *cost; both move on. */
-static enum asdm_status remove_one(struct state *s, unsigned *set, struct asdm_cost *cost, struct asdm_error *err) {
-    unsigned best = 0;
-    struct asdm_cost best_cost = {0};
+/* One round from `set`, which cost *cost, without the `banned` units; both move on, if any unit is left. */
+static enum asdm_status remove_one(struct state *s, unsigned banned, unsigned *set, struct asdm_cost *cost,
+                                   struct asdm_error *err) {
+    unsigned best = *set;
+    struct asdm_cost best_cost = *cost;
     for (int i = 0; i < s->search->unit_count; i++) {
         struct asdm_cost next;
-        if (*set & 1u << i)
+        if ((*set | banned) & 1u << i)
             continue;
         ASDM_TRY(look(s, *set | 1u << i, &next, err));
-        if (!best || is_better(score_of(cost, &next), score_of(cost, &best_cost))) {
+        if (best == *set || is_better(score_of(cost, &next), score_of(cost, &best_cost))) {
             best = *set | 1u << i;
             best_cost = next;
         }
     }
-    s->search->path[s->search->path_count++] = *set = best;
+    *set = best;
     *cost = best_cost;
+    return ASDM_OK;
+}
+
+/* Rounds from *set on, until the target is met or no unit is left; *ret_before and *ret_cost are of the set before the
+ * last round. `path`: they are the search's path. */
+static enum asdm_status descend(struct state *s, unsigned banned, bool path, unsigned *set, struct asdm_cost *cost,
+                                unsigned *ret_before, struct asdm_cost *ret_cost, struct asdm_error *err) {
+    do {
+        *ret_before = *set;
+        *ret_cost = *cost;
+        ASDM_TRY(remove_one(s, banned, set, cost, err));
+        if (*set == *ret_before)
+            return ASDM_OK;
+        if (path)
+            s->search->path[s->search->path_count++] = *set;
+    } while (!meets(s, cost));
     return ASDM_OK;
 }
 
@@ -163,22 +180,47 @@ static enum asdm_status check_reachable(struct state *s, struct asdm_error *err)
                      target->budget_ms, all.ms, speedup);
 }
 
+/* From where the target was nearly met, without the unit that met it: a large unit that is cheap for what it saves may
+ * save far more than is needed. */
+static enum asdm_status descend_again(struct state *s, unsigned set, unsigned before, struct asdm_cost before_cost,
+                                      struct asdm_error *err) {
+    unsigned banned = 0;
+    struct asdm_cost cost;
+    do {
+        banned |= set & ~before;
+        set = before;
+        cost = before_cost;
+        ASDM_TRY(descend(s, banned, false, &set, &cost, &before, &before_cost, err));
+    } while (set != before && meets(s, &cost));
+    return ASDM_OK;
+}
+
+/* Puts back and exchanges, from the best candidate on, until neither helps. */
+static enum asdm_status improve(struct state *s, struct asdm_error *err) {
+    unsigned set, start;
+    do {
+        bool moved = true;
+        start = set = choose(s)->set;
+        while (moved)
+            ASDM_TRY(put_one_back(s, &set, &moved, err));
+        for (moved = true; moved;)
+            ASDM_TRY(exchange_one(s, &set, &moved, err));
+    } while (choose(s)->set != start);
+    return ASDM_OK;
+}
+
 static enum asdm_status run(struct state *s, struct asdm_error *err) {
     struct asdm_search *search = s->search;
-    struct asdm_cost cost = {.damage = 0, .full_ms = 1, .ms = 1};
-    unsigned set = 0;
-    bool limited = asdm_target_is_set(&search->target), moved = true;
+    struct asdm_cost cost = {.damage = 0, .full_ms = 1, .ms = 1}, before_cost;
+    unsigned set = 0, before;
+    bool limited = asdm_target_is_set(&search->target);
     if (limited)
         ASDM_TRY(check_reachable(s, err));
-    for (int i = 0; i < search->unit_count && !(i > 0 && meets(s, &cost)); i++)
-        ASDM_TRY(remove_one(s, &set, &cost, err));
+    ASDM_TRY(descend(s, 0, true, &set, &cost, &before, &before_cost, err));
     if (!limited)
         return ASDM_OK;
-    while (moved)
-        ASDM_TRY(put_one_back(s, &set, &moved, err));
-    set = choose(s)->set;
-    for (moved = true; moved;)
-        ASDM_TRY(exchange_one(s, &set, &moved, err));
+    ASDM_TRY(descend_again(s, set, before, before_cost, err));
+    ASDM_TRY(improve(s, err));
     search->chosen = choose(s)->set;
     search->choice = choose(s)->cost;
     return ASDM_OK;

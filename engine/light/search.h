@@ -34,8 +34,9 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
 /* Rounds: each unit that is left is measured together with those removed; the one with the least additional damage per
  * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
  * left. With one, all units together are measured first: a target that they miss is ERR_ARGUMENT. The rounds end at the
- * first set of the path that meets it; then units are put back, the one that leaves the least damage first, as long as
- * the target stays met; then one is exchanged for another as long as the target stays met with less damage. Chosen is
+ * first set of the path that meets it, and are tried again from the one before without the unit that met it, which may
+ * save more than is needed. Then, from the best set, units are put back as long as the target stays met, and one is
+ * exchanged for another as long as that does less damage. Chosen is
  * the set of least damage of all that were measured on the way and meet the target; those within half a percent of it
  * count as equal, and then the one that keeps most. */
 enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);

@@ -94,9 +94,10 @@ struct asdm_analysis {
 /* Measures. Trajectories are those that generating pictures takes: the checkpoint's sampler, guidance, philox noise.
  * Each unit alone first; then, from nothing, in every round each unit that is left together with those already removed,
  * of which the one with the least additional damage per additional millisecond saved goes for good: what is compared is
- * measured, not summed. With a target the rounds end when it is reached; then units are put back as long as it stays
- * reached, and exchanged as long as that does less damage; the choice is the set of least damage among all that were
- * measured and reach it, and of those within half a percent of that the one that keeps most parameters.
+ * measured, not summed. With a target the rounds end when it is reached, and are tried again without the unit that
+ * reached it; then units are put back as long as it stays reached, and exchanged as long as that does less damage; the
+ * choice is the set of least damage among all that were measured and reach it, and of those within half a percent of
+ * that the one that keeps most parameters.
  *
  * `latents` gets F32 "latents" [prompts * evaluations, 4, h, w] as the UNet sees them, "timesteps" [evaluations] and
  * "embeds" [prompts + 1, 77, width], the last for the empty prompt.

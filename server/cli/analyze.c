@@ -243,12 +243,18 @@ void cli_analysis_print(const struct asdm_analysis *a) {
     }
 }
 
-/* What was asked for by --sets: all that is no single unit. */
+/* What was asked for by --sets and is no single unit. */
 static void print_other_sets(const struct asdm_analysis *a) {
-    print_sets_head("sets");
-    for (int i = 0; i < a->trial_count; i++)
-        if (a->trials[i].removed & (a->trials[i].removed - 1))
-            print_set(a, "", a->trials[i].removed);
+    bool any = false;
+    for (int i = 0; i < a->trial_count; i++) {
+        unsigned set = a->trials[i].removed;
+        if (!(set & (set - 1)))
+            continue;
+        if (!any)
+            print_sets_head("sets");
+        any = true;
+        print_set(a, "", set);
+    }
 }
 
 /* ---- the verb */

@@ -46,7 +46,7 @@ static bool tell(void *user, const struct asdm_analyze_progress *progress) {
     const struct work *work = user;
     struct asdm_analyze_progress whole = *progress;
     whole.trial = work->analysis->trial_count;
-    whole.trial_count = work->trial_count;
+    whole.trial_count = whole.trial < work->trial_count ? work->trial_count : whole.trial + 1;
     return !work->asked->progress || work->asked->progress(work->asked->user, &whole);
 }
 
@@ -201,8 +201,8 @@ static enum asdm_status measure_sets(struct work *work, struct asdm_error *err) 
 static enum asdm_status run(struct work *work, struct asdm_error *err) {
     int units = work->analysis->unit_count;
     work->trial_count = units * (units + 1) / 2;
-    if (asdm_target_is_set(&work->options.target))
-        work->trial_count += 1 + units * units / 2; /* putting back, exchanging: about */
+    if (asdm_target_is_set(&work->options.target)) /* rounds without large units, putting back, exchanging */
+        work->trial_count = units < 8 ? (1 << units) - 1 : 1 + 3 * work->trial_count;
     if (work->options.known)
         ASDM_TRY(take_trials(work, work->options.known, err));
     if (work->options.file)

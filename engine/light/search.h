@@ -33,7 +33,8 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
 
 /* Rounds: each unit that is left is measured together with those removed; the one with the least additional damage per
  * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
- * left. With one, all units together are measured first: a target that they miss is ERR_ARGUMENT. The rounds end at the
+ * left. With one, all units together are measured first: a target that they miss by more than noise
+ * is ERR_ARGUMENT, as is one that no set turns out to meet. The rounds end at the
  * first set of the path that meets it, and are tried again from the one before without the unit that met it, which may
  * save more than is needed. Then, from the best set, units are put back as long as the target stays met, and one is
  * exchanged for another as long as that does less damage. Chosen is

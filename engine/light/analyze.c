@@ -154,7 +154,16 @@ static enum asdm_status search(struct work *work, struct asdm_error *err) {
     struct asdm_analysis *a = work->analysis;
     struct asdm_search search = {
         .unit_count = a->unit_count, .target = work->options.target, .measure = cost_of, .user = work};
-    ASDM_TRY(asdm_search_run(&search, err));
+    unsigned *known = calloc((size_t)a->trial_count + 1, sizeof *known);
+    if (!known)
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a search");
+    for (int i = 0; i < a->trial_count; i++)
+        known[search.known_count++] = a->trials[i].removed;
+    search.known = known;
+    enum asdm_status status = asdm_search_run(&search, err);
+    free(known);
+    if (status != ASDM_OK)
+        return status;
     memcpy(a->path, search.path, sizeof a->path);
     a->path_count = search.path_count;
     a->chosen = search.chosen;

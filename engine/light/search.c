@@ -188,7 +188,7 @@ static enum asdm_status check_reachable(struct state *s, struct asdm_error *err)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "this model has no unit that could be removed");
     ASDM_TRY(look(s, (1u << s->search->unit_count) - 1, &all, err));
     all.ms *= 1 - MISS;
-    return asdm_target_is_met(&s->search->target, &all) ? ASDM_OK : out_of_reach(s, err);
+    return s->count || asdm_target_is_met(&s->search->target, &all) ? ASDM_OK : out_of_reach(s, err);
 }
 
 /* From where the target was nearly met, without the unit that met it: a large unit that is cheap for what it saves may
@@ -225,6 +225,10 @@ static enum asdm_status run(struct state *s, struct asdm_error *err) {
     struct asdm_cost cost = {.damage = 0, .full_ms = 1, .ms = 1}, before_cost;
     unsigned set = 0, before;
     bool limited = asdm_target_is_set(&search->target);
+    for (int i = 0; limited && i < search->known_count; i++) {
+        struct asdm_cost known;
+        ASDM_TRY(look(s, search->known[i], &known, err));
+    }
     if (limited)
         ASDM_TRY(check_reachable(s, err));
     ASDM_TRY(descend(s, 0, true, &set, &cost, &before, &before_cost, err));

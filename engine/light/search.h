@@ -21,6 +21,8 @@ struct asdm_search {
     struct asdm_target target;
     asdm_search_measure *measure;
     void *user;
+    const unsigned *known; /* [known_count] sets that are measured already, which may be chosen, too */
+    int known_count;
     /* Filled in. */
     unsigned path[ASDM_UNITS_MAX]; /* each with one unit more */
     int path_count;
@@ -33,13 +35,12 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
 
 /* Rounds: each unit that is left is measured together with those removed; the one with the least additional damage per
  * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
- * left. With one, all units together are measured first: a target that they miss by more than noise
- * is ERR_ARGUMENT, as is one that no set turns out to meet. The rounds end at the
- * first set of the path that meets it, and are tried again from the one before without the unit that met it, which may
- * save more than is needed. Then, from the best set, units are put back as long as the target stays met, and one is
- * exchanged for another as long as that does less damage. Chosen is
- * the set of least damage of all that were measured on the way and meet the target; those within half a percent of it
- * count as equal, and then the one that keeps most. */
+ * left. With one, all units together are measured first: a target that they and the known sets miss by more than noise
+ * is ERR_ARGUMENT, as is one that no set turns out to meet. The rounds end at the first set of the path that meets it,
+ * and are tried again from the one before without the unit that met it, which may save more than is needed. Then, from
+ * the best set, units are put back as long as the target stays met, and one is exchanged for another as long as that
+ * does less damage. Chosen is the set of least damage of all that are known or were measured on the way and meet the
+ * target; those within half a percent of it count as equal, and then the one that keeps most. */
 enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);
 
 #endif

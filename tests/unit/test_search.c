@@ -197,6 +197,23 @@ static void test_all_together_need_not_be_fastest(void **state) {
     assert_int_equal(s.chosen, A | B | C);
 }
 
+/* A set that the way there never sees, but that was measured before. */
+static void test_known_sets_count(void **state) {
+    (void)state;
+    struct world w = {.damage = {0.01, 0.3, 0.35, 0.9}, .saved = {10, 11, 11, 1}};
+    w.twist[0].set = C | D;
+    w.twist[0].damage = -1.2;
+    const unsigned known[] = {C | D};
+    struct asdm_search search = {.unit_count = 4,
+                                 .target = {.budget_ms = 88.5},
+                                 .measure = measure,
+                                 .user = &w,
+                                 .known = known,
+                                 .known_count = 1};
+    assert_int_equal(asdm_search_run(&search, NULL), ASDM_OK);
+    assert_int_equal(search.chosen, C | D);
+}
+
 static void test_failures_come_up(void **state) {
     (void)state;
     struct world w = plain();
@@ -230,6 +247,7 @@ int main(void) {
                                        cmocka_unit_test(test_equal_damage_keeps_more),
                                        cmocka_unit_test(test_out_of_reach),
                                        cmocka_unit_test(test_all_together_need_not_be_fastest),
+                                       cmocka_unit_test(test_known_sets_count),
                                        cmocka_unit_test(test_failures_come_up),
                                        cmocka_unit_test(test_spread)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ outwards. For each of them the greedy choice (asdm analyze --speedup) must be at
 measurement; both are then measured on held-out prompts, other noise and another run of the clock. Without --prompts the
 model's own prompts.txt is what the choice is made on; the held-out ones are drawn here from the demo model's vocabulary.
 --work keeps the analyses, so that an interrupted run goes on. Exit 1 when a greedy choice does more damage than the
-fixed one on the held-out prompts.
+fixed one on the held-out prompts, by more than half a percent of it.
 """
 
 import argparse
@@ -29,6 +29,7 @@ COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "white"
 SIZES = ["", "small ", "little ", "tiny ", "large ", "big ", "huge "]
 PLACES = ["", " on the left", " in the middle", " on the right"]
 GROUNDS = ["in a meadow", "in the desert", "in the snow", "on the sea", "in the hills", "in the mountains"]
+EQUAL = 0.005  # what the search takes for the same damage: other prompts turn such differences round
 SKIES = ["on a clear day", "at sunset", "at night", "at dawn", "on a cloudy day", "in the rain"]
 
 
@@ -99,7 +100,8 @@ def compare(options, work):
             here, there = trial(analysis, row[key]), trial(other, row[key])
             row[f"{label}_speedup"], row[f"{label}_speedup_again"] = speedup(here), speedup(there)
             row[f"{label}_damage_choice"], row[f"{label}_damage"] = here["damage"]["mean"], there["damage"]["mean"]
-        row["holds"] = row["greedy_damage"] <= row["fixed_damage"]
+        row["difference"] = row["greedy_damage"] / row["fixed_damage"] - 1
+        row["holds"] = row["difference"] <= EQUAL
     rows.sort(key=lambda row: row["fixed_speedup"])
     return {"device": analysis["device"], "dtype": analysis["dtype"], "calibration_rows": analysis["calibration_rows"],
             "held_out_rows": other["calibration_rows"], "rows": rows}
@@ -108,7 +110,7 @@ def compare(options, work):
 def show(result):
     print(f"{result['device']} {result['dtype']}; damage over {result['held_out_rows']} held-out rows (in brackets: the "
           f"{result['calibration_rows']} that the choice was made on)\n")
-    print("| fixed choice | speed-up | damage | greedy choice | speed-up | damage | holds |\n|---|---|---|---|---|---|---|")
+    print("| fixed choice | speed-up | damage | greedy choice | speed-up | damage | difference |\n|---|---|---|---|---|---|---|")
     for row in result["rows"]:
         cells = [f"{row['fixed']}: {' '.join(row['removed'])}"]
         for label in ("fixed", "greedy"):
@@ -116,7 +118,7 @@ def show(result):
                 cells.append("the same" if set(row["greedy"]) == set(row["removed"]) else " ".join(row["greedy"]))
             cells += [f"{row[label + '_speedup']:.3f} ({row[label + '_speedup_again']:.3f} again)",
                       f"{row[label + '_damage']:.4f} ({row[label + '_damage_choice']:.4f})"]
-        print("| " + " | ".join(cells + ["yes" if row["holds"] else "NO"]) + " |")
+        print("| " + " | ".join(cells + [f"{100 * row['difference']:+.2f} %{'' if row['holds'] else ' MORE'}"]) + " |")
 
 
 def main():

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <png.h>
+#include <zlib.h> /* Z_RLE */
 
 #include "asdm_limits.h"
 #include <asdm/error.h>
@@ -14,7 +15,7 @@
 #include "base/json_scan.h"
 #include "base/size.h"
 
-enum { CHUNK_BYTES_MAX = 16 << 20, CHUNK_COUNT_MAX = 1000, COMPRESSION_LEVEL = 6, KEYWORD_MAX = 79 };
+enum { CHUNK_BYTES_MAX = 16 << 20, CHUNK_COUNT_MAX = 1000, KEYWORD_MAX = 79 };
 enum { HEAD_BYTES = 24, FILE_BYTES_MAX = 1 << 30, ENCODE_SIDE_MAX = 1000000 };
 
 /* Everything that lives across libpng's longjmp: in the caller's frame, reached through a pointer, so that no value of
@@ -315,7 +316,12 @@ static void encode_body(struct session *session, const uint8_t *rgb, uint32_t wi
     png_set_write_fn(png, session, on_write, on_flush);
     png_set_IHDR(png, session->info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
-    png_set_compression_level(png, level ? level : COMPRESSION_LEVEL);
+    if (level) {
+        png_set_compression_level(png, level);
+    } else { /* filtered pixels hardly repeat but for runs: as small as level 6 in half the time or less */
+        png_set_compression_level(png, 1);
+        png_set_compression_strategy(png, Z_RLE);
+    }
     for (size_t i = 0; text && text[i]; i += 2)
         add_text(session, text[i], text[i + 1]);
     png_write_info(png, session->info);

@@ -169,8 +169,10 @@ static float largest(const float *x, size_t count, float most) {
 
 /* Turns a row of scores (times log2 e, which the queries carry) into weights exp(score - most), and rescales what was
  * summed with an earlier, smaller maximum. */
-static void soften(struct state *s, size_t query, size_t seen, size_t count) {
+static void soften(struct state *s, size_t query, size_t seen, size_t count, const float *restrict bias) {
     float *restrict x = s->scores + query * CPU_KEY_BLOCK;
+    for (size_t j = 0; bias && j < seen; j++)
+        x[j] += bias[j];
     float most = largest(x, seen, s->most[query]), total = 0;
 #pragma omp simd reduction(+ : total)
     for (size_t j = 0; j < seen; j++) {
@@ -225,7 +227,7 @@ void CPU_NAME(cpu_attend)(const struct cpu_attend *b) {
             break;
         score(b, &s, first, count);
         for (size_t i = 0; i < b->queries; i++)
-            soften(&s, i, seen_by(b, i, first, count), count);
+            soften(&s, i, seen_by(b, i, first, count), count, b->key_bias ? b->key_bias + first : NULL);
         weigh(b, &s, first, count);
     }
     for (size_t i = 0; i < b->queries; i++) {

@@ -1,7 +1,6 @@
 /* Attention: keys and values of every head packed once, then blocks of queries over all threads (see attend.c). */
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 
 #include <asdm/error.h>
 #include "base/size.h"
@@ -79,17 +78,12 @@ static void run_attention(const struct asdm_kernel *kernel, const struct asdm_ru
     }
 }
 
-static void destroy(struct asdm_kernel *kernel) {
-    free(kernel->state);
-}
-
 enum asdm_status cpu_plan_attention(const struct cpu_backend *backend, const struct asdm_site *site,
                                     struct asdm_kernel *ret, struct asdm_error *err) {
     struct asdm_kernel kernel;
     ASDM_TRY(
         cpu_kernel_create(backend, site, sizeof(struct attention), backend->vector->name, run_attention, &kernel, err));
     struct attention *a = kernel.state;
-    kernel.destroy = destroy;
     a->queries = cpu_tokens(site->out);
     a->keys = cpu_tokens(site->in[ASDM_SRC_K]);
     a->dim = (size_t)site->op->head_dim;

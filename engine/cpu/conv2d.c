@@ -6,6 +6,7 @@
 
 #include <asdm/error.h>
 #include "base/size.h"
+#include "cpu/mixture.h"
 #include "cpu/pack.h"
 
 enum {
@@ -24,6 +25,7 @@ struct conv2d {
     int call_rows[PHASES]; /* rows of one call of each product: all, or 1 */
     const float *bias;
     size_t enlarged_bytes, product_scratch; /* scratch: the upsampled map (not folded) or one phase, then oneDNN's */
+    struct cpu_mixture mixture;             /* with experts: then its own */
 };
 
 /* ---- moving data */
@@ -96,6 +98,18 @@ static void run_folded(const struct asdm_kernel *kernel, const struct asdm_run *
     }
 }
 
+static void run_mixed_row(void *user, const struct asdm_run *run, int row, void *const *weights, const float *bias) {
+    const struct conv2d *conv = user;
+    cpu_product_run(conv->products[0], cpu_source(&conv->op, run, ASDM_SRC_X, row), weights[0], bias,
+                    cpu_result(&conv->op, run, row), run->scratch);
+}
+
+static void run_mixed(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    struct conv2d *conv = kernel->state;
+    cpu_place_residual(&conv->op, run);
+    cpu_mixture_run(&conv->mixture, run, run_mixed_row, conv);
+}
+
 static void destroy(struct asdm_kernel *kernel) {
     struct conv2d *conv = kernel->state;
     for (int i = 0; i < PHASES; i++)
@@ -112,7 +126,7 @@ static struct cpu_product_shape shape_of(const struct cpu_backend *backend, cons
     return (struct cpu_product_shape){
         .conv = true,
         .bf16 = backend->bf16,
-        .rows = site->rows,
+        .rows = op->experts ? 1 : site->rows, /* with experts each row is a call of its own */
         .in_channels = site->in[ASDM_SRC_X].channels,
         .out_channels = site->out.channels,
         .in_height = in.height,
@@ -179,7 +193,7 @@ static enum asdm_status choose_product(struct conv2d *conv, struct cpu_product_s
     struct cpu_product *all = NULL, *one = NULL;
     ASDM_TRY(create_product(shape, winograd, &all, err));
     conv->products[which] = all;
-    conv->call_rows[which] = conv->op.site.rows;
+    conv->call_rows[which] = (int)shape.rows;
     if (shape.rows == 1)
         return ASDM_OK;
     shape.rows = 1;
@@ -201,12 +215,16 @@ static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct a
     for (int i = 0; i < conv->count; i++) {
         struct cpu_product_shape shape = folded ? phase_shape(whole, site, i) : whole;
         ASDM_TRY(choose_product(conv, shape, folded, i, err));
-        struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1};
-        ASDM_TRY(cpu_pack_weights(&pack, &conv->weights[i], err));
+        struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1, 0};
+        if (site->op->experts)
+            ASDM_TRY(cpu_mixture_add(&conv->mixture, &pack, err));
+        else
+            ASDM_TRY(cpu_pack_weights(&pack, &conv->weights[i], err));
         size_t scratch = cpu_product_scratch_bytes(conv->products[i]);
         conv->product_scratch = scratch > conv->product_scratch ? scratch : conv->product_scratch;
     }
-    return cpu_pack_bias(site, &conv->bias, err);
+    return site->op->experts ? cpu_mixture_plan(&conv->mixture, &conv->op, conv->product_scratch, err)
+                             : cpu_pack_bias(site, &conv->bias, err);
 }
 
 enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct asdm_site *site,
@@ -214,7 +232,10 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
     bool folded = can_fold(site);
     struct asdm_kernel kernel;
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct conv2d), folded ? "onednn, folded" : "onednn",
-                               folded ? run_folded : run_direct, &kernel, err));
+                               folded              ? run_folded
+                               : site->op->experts ? run_mixed
+                                                   : run_direct,
+                               &kernel, err));
     struct conv2d *conv = kernel.state;
     kernel.destroy = destroy;
     enum asdm_status status = plan_products(conv, folded, err);
@@ -230,7 +251,7 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
         conv->enlarged_bytes =
             (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
     conv->enlarged_bytes = asdm_size_align(conv->enlarged_bytes, 64);
-    kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch;
+    kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch + conv->mixture.scratch_bytes;
     if (!folded)
         kernel.name = cpu_product_name(conv->products[0]);
     kernel.in_place = ASDM_SRC_RESIDUAL;

@@ -87,7 +87,13 @@ static enum asdm_status plan(struct asdm_backend *base, const struct asdm_site *
     case ASDM_OP_LAYER_NORM:
         return cpu_plan_norm(backend, site, ret, err);
     case ASDM_OP_ATTENTION:
+        if (asdm_op_is_gri(site->op, site->out.height, site->out.width))
+            return cpu_plan_gri(backend, site, ret, err);
         return cpu_plan_attention(backend, site, ret, err);
+    case ASDM_OP_GLOBAL_POOL:
+    case ASDM_OP_ROUTING:
+    case ASDM_OP_MIX:
+        return cpu_plan_routing(backend, site, ret, err);
     default:
         return cpu_plan_simple(backend, site, ret, err);
     }

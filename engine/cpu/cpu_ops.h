@@ -25,6 +25,8 @@ cpu_plan cpu_plan_conv2d;    /* conv2d.c */
 cpu_plan cpu_plan_linear;    /* linear.c */
 cpu_plan cpu_plan_norm;      /* norm.c: group_norm, layer_norm */
 cpu_plan cpu_plan_attention; /* attention.c */
+cpu_plan cpu_plan_gri;       /* gri.c: attention in windows */
+cpu_plan cpu_plan_routing;   /* routing.c: global_pool, routing, mix */
 cpu_plan cpu_plan_simple;    /* simple.c: everything else */
 
 /* ---- operands.c

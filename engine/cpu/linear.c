@@ -6,6 +6,7 @@
 
 #include <asdm/error.h>
 #include "base/size.h"
+#include "cpu/mixture.h"
 #include "cpu/pack.h"
 
 struct linear {
@@ -14,8 +15,9 @@ struct linear {
     const void *weights[2];
     int count;
     const float *bias;
-    size_t tokens, block; /* of all rows; per product call */
-    size_t wide_bytes;    /* scratch: one block's result before GEGLU, then oneDNN's */
+    size_t tokens, block;       /* of all rows; per product call */
+    size_t wide_bytes;          /* scratch: one block's result before GEGLU, then oneDNN's */
+    struct cpu_mixture mixture; /* with experts: its scratch follows oneDNN's */
 };
 
 static void run_plain(const struct asdm_kernel *kernel, const struct asdm_run *run) {
@@ -31,6 +33,19 @@ static void run_plain(const struct asdm_kernel *kernel, const struct asdm_run *r
             cpu_product_run(linear->products[i], src + first * in_pitch, linear->weights[i], i ? NULL : linear->bias,
                             cpu_result(&linear->op, run, 0) + first * out_pitch, run->scratch);
     }
+}
+
+static void run_mixed_row(void *user, const struct asdm_run *run, int row, void *const *weights, const float *bias) {
+    const struct linear *linear = user;
+    for (int i = 0; i < linear->count; i++)
+        cpu_product_run(linear->products[i], cpu_source(&linear->op, run, i ? ASDM_SRC_X2 : ASDM_SRC_X, row),
+                        weights[i], i ? NULL : bias, cpu_result(&linear->op, run, row), run->scratch);
+}
+
+static void run_mixed(const struct asdm_kernel *kernel, const struct asdm_run *run) {
+    struct linear *linear = kernel->state;
+    cpu_place_residual(&linear->op, run);
+    cpu_mixture_run(&linear->mixture, run, run_mixed_row, linear);
 }
 
 static void run_geglu(const struct asdm_kernel *kernel, const struct asdm_run *run) {
@@ -83,13 +98,17 @@ static enum asdm_status plan_products(struct linear *linear, size_t *scratch, st
                                           .accumulate = i > 0 || op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE,
                                           .activation = last ? op->activation : ASDM_ACT_NONE};
         ASDM_TRY(cpu_product_create(&shape, &linear->products[i], err));
-        struct cpu_pack pack = {linear->op.backend, site, linear->products[i], first, inputs, -1};
-        ASDM_TRY(cpu_pack_weights(&pack, &linear->weights[i], err));
+        struct cpu_pack pack = {linear->op.backend, site, linear->products[i], first, inputs, -1, 0};
+        if (op->experts)
+            ASDM_TRY(cpu_mixture_add(&linear->mixture, &pack, err));
+        else
+            ASDM_TRY(cpu_pack_weights(&pack, &linear->weights[i], err));
         first += inputs;
         if (cpu_product_scratch_bytes(linear->products[i]) > *scratch)
             *scratch = cpu_product_scratch_bytes(linear->products[i]);
     }
-    return cpu_pack_bias(site, &linear->bias, err);
+    return op->experts ? cpu_mixture_plan(&linear->mixture, &linear->op, *scratch, err)
+                       : cpu_pack_bias(site, &linear->bias, err);
 }
 
 enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct asdm_site *site,
@@ -100,12 +119,15 @@ enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct
     ASDM_ASSERT(op->activation == ASDM_ACT_NONE ||
                 (op->inputs[ASDM_SRC_X2] == ASDM_NONE && op->inputs[ASDM_SRC_RESIDUAL] == ASDM_NONE));
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct linear), op->geglu ? "onednn geglu" : "onednn matmul",
-                               op->geglu ? run_geglu : run_plain, &kernel, err));
+                               op->geglu     ? run_geglu
+                               : op->experts ? run_mixed
+                                             : run_plain,
+                               &kernel, err));
     struct linear *linear = kernel.state;
     size_t scratch = 0;
     kernel.destroy = destroy;
     linear->tokens = (size_t)site->rows * cpu_tokens(site->out);
-    size_t unit = backend->bf16 ? cpu_tokens(site->out) : linear->tokens;
+    size_t unit = backend->bf16 || op->experts ? cpu_tokens(site->out) : linear->tokens;
     linear->block = op->geglu ? geglu_block(unit) : unit;
     enum asdm_status status = plan_products(linear, &scratch, err);
     if (status != ASDM_OK) {
@@ -115,7 +137,7 @@ enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct
     if (op->geglu)
         linear->wide_bytes =
             asdm_size_align(linear->block * 2 * (size_t)site->out.channels * backend->base.element_bytes, 64);
-    kernel.scratch_bytes = linear->wide_bytes + scratch;
+    kernel.scratch_bytes = linear->wide_bytes + scratch + linear->mixture.scratch_bytes;
     kernel.in_place = ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

@@ -1,6 +1,5 @@
 /* Group norm (statistics per row and group, then one pass that also activates) and layer norm. */
 #include <math.h>
-#include <stdlib.h>
 
 #include <asdm/error.h>
 #include "base/size.h"
@@ -149,10 +148,6 @@ static void run_layer_norm(const struct asdm_kernel *kernel, const struct asdm_r
                                     norm->gain, norm->bias, norm->op.site.op->eps);
 }
 
-static void destroy(struct asdm_kernel *kernel) {
-    free(kernel->state);
-}
-
 enum asdm_status cpu_plan_norm(const struct cpu_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
                                struct asdm_error *err) {
     bool group = site->op->kind == ASDM_OP_GROUP_NORM;
@@ -160,7 +155,6 @@ enum asdm_status cpu_plan_norm(const struct cpu_backend *backend, const struct a
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct norm), backend->vector->name,
                                group ? run_group_norm : run_layer_norm, &kernel, err));
     struct norm *norm = kernel.state;
-    kernel.destroy = destroy;
     norm->pixels = cpu_tokens(site->out);
     norm->channels = (size_t)site->out.channels;
     norm->chunk = (norm->pixels + CHUNKS_MAX - 1) / CHUNKS_MAX;
@@ -173,7 +167,7 @@ enum asdm_status cpu_plan_norm(const struct cpu_backend *backend, const struct a
     if (status == ASDM_OK)
         status = cpu_weight_f32(site, site->op->bias[0], &norm->bias, err);
     if (status != ASDM_OK) {
-        destroy(&kernel);
+        kernel.destroy(&kernel);
         return status;
     }
     *ret = kernel;

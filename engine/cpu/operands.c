@@ -31,6 +31,10 @@ void cpu_place_residual(const struct cpu_op *op, const struct asdm_run *run) {
         memcpy(dst + at, residual + at, bytes - at < slice ? bytes - at : slice);
 }
 
+static void destroy(struct asdm_kernel *kernel) {
+    free(kernel->state);
+}
+
 enum asdm_status cpu_kernel_create(const struct cpu_backend *backend, const struct asdm_site *site, size_t bytes,
                                    const char *name, void (*run)(const struct asdm_kernel *, const struct asdm_run *),
                                    struct asdm_kernel *ret, struct asdm_error *err) {
@@ -39,6 +43,6 @@ enum asdm_status cpu_kernel_create(const struct cpu_backend *backend, const stru
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory to plan %s", site->program->name);
     op->site = *site;
     op->backend = backend;
-    *ret = (struct asdm_kernel){name, run, NULL, op, 0, ASDM_NONE};
+    *ret = (struct asdm_kernel){name, run, destroy, op, 0, ASDM_NONE};
     return ASDM_OK;
 }

@@ -104,7 +104,7 @@ static enum asdm_status lay_out_opaque(struct layout *l, void *memory, struct as
 static enum asdm_status find_parts(struct layout *l, struct asdm_error *err) {
     const struct asdm_site *site = l->pack->site;
     for (int i = 0; i < site->op->parts; i++) {
-        const struct asdm_weight *weight = &site->program->weights[site->op->weight[i]];
+        const struct asdm_weight *weight = &site->program->weights[site->op->weight[l->pack->expert + i]];
         ASDM_TRY(asdm_weight_store_find(site->weights, weight, &l->parts[i].tensor, err));
         l->parts[i].first_output = l->outputs;
         l->outputs += l->parts[i].outputs = (size_t)weight->dims[0];
@@ -139,9 +139,9 @@ static enum asdm_status fill(void *user, void *memory, struct asdm_error *err) {
 enum asdm_status cpu_pack_weights(const struct cpu_pack *pack, const void **ret, struct asdm_error *err) {
     const struct asdm_op *op = pack->site->op;
     char key[1024];
-    snprintf(key, sizeof key, "%s|%d parts|%lld+%lld|phase %d|%s", pack->site->program->weights[op->weight[0]].name,
-             op->parts, (long long)pack->first_input, (long long)pack->inputs, pack->phase,
-             cpu_product_layout(pack->product));
+    snprintf(key, sizeof key, "%s|%d parts|%lld+%lld|phase %d|%s",
+             pack->site->program->weights[op->weight[pack->expert]].name, op->parts, (long long)pack->first_input,
+             (long long)pack->inputs, pack->phase, cpu_product_layout(pack->product));
     struct cpu_pack request = *pack;
     return asdm_weight_store_get(pack->site->weights, key, cpu_product_weight_bytes(pack->product), fill, &request, ret,
                                  err);

@@ -1,6 +1,5 @@
 /* Everything that is one pass over its operands. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <asdm/error.h>
@@ -166,22 +165,17 @@ static void run_upsample(const struct asdm_kernel *kernel, const struct asdm_run
 
 /* ---- planning */
 
-static void destroy(struct asdm_kernel *kernel) {
-    free(kernel->state);
-}
-
 static enum asdm_status plan_embedding(const struct cpu_backend *backend, const struct asdm_site *site,
                                        struct asdm_kernel *ret, struct asdm_error *err) {
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct embedding), "plain", run_embedding, ret, err));
     struct embedding *e = ret->state;
     const struct asdm_weight *weights = site->program->weights;
-    ret->destroy = destroy;
     ret->scratch_bytes = 2 * (size_t)site->out.channels * sizeof(float);
     enum asdm_status status = asdm_weight_store_find(site->weights, &weights[site->op->weight[0]], &e->tokens, err);
     if (status == ASDM_OK)
         status = asdm_weight_store_find(site->weights, &weights[site->op->weight[1]], &e->positions, err);
     if (status != ASDM_OK)
-        destroy(ret);
+        ret->destroy(ret);
     return status;
 }
 
@@ -205,7 +199,6 @@ enum asdm_status cpu_plan_simple(const struct cpu_backend *backend, const struct
     bool row_bias = site->op->kind == ASDM_OP_ADD && site->op->inputs[ASDM_SRC_ROW_BIAS] != ASDM_NONE;
     ASDM_TRY(cpu_kernel_create(backend, site, sizeof(struct cpu_op), backend->vector->name,
                                row_bias ? run_add_row_bias : kinds[site->op->kind].run, ret, err));
-    ret->destroy = destroy;
     ret->in_place = kinds[site->op->kind].in_place;
     if (site->op->kind == ASDM_OP_TIMESTEP_EMBEDDING)
         ret->scratch_bytes = (size_t)site->out.channels * sizeof(float);

@@ -139,6 +139,29 @@ static void layer_norm(const void *x, void *dst, size_t tokens, size_t channels,
 
 /* ---- the table; attention is in attend.c, compiled in the same way */
 
+/* One loop per number of sources, so that it vectorises. */
+static void mix(const void *const *src, const float *shares, int count, void *dst, size_t elements) {
+    element *restrict y = dst;
+    const element *restrict a = src[0], *restrict b = src[count > 1 ? 1 : 0], *restrict c = src[count > 2 ? 2 : 0],
+                            *restrict d = src[count > 3 ? 3 : 0];
+#define MIX_LOOP(sum)                                                                                                  \
+    for (size_t i = 0; i < elements; i++)                                                                              \
+        y[i] = store(sum);
+    switch (count) {
+    case 1:
+        MIX_LOOP(shares[0] * load(a[i]))
+        break;
+    case 2:
+        MIX_LOOP(shares[0] * load(a[i]) + shares[1] * load(b[i]))
+        break;
+    case 3:
+        MIX_LOOP(shares[0] * load(a[i]) + shares[1] * load(b[i]) + shares[2] * load(c[i]))
+        break;
+    default:
+        MIX_LOOP(shares[0] * load(a[i]) + shares[1] * load(b[i]) + shares[2] * load(c[i]) + shares[3] * load(d[i]))
+    }
+}
+
 const struct cpu_vector CPU_NAME(cpu_vector) = {
     .name = CPU_TEXT(CPU_SET),
     .to_f32 = to_f32,
@@ -150,6 +173,7 @@ const struct cpu_vector CPU_NAME(cpu_vector) = {
     .geglu = geglu,
     .add = add,
     .add_row_bias = add_row_bias,
+    .mix = mix,
     .packed_keys_floats = CPU_NAME(cpu_packed_keys_floats),
     .packed_values_floats = CPU_NAME(cpu_packed_values_floats),
     .pack_keys = CPU_NAME(cpu_pack_keys),

@@ -15,9 +15,10 @@ struct cpu_attend {
     size_t queries, q_pitch, dim;
     const float *keys, *values; /* packed */
     size_t key_count;
-    size_t causal_first; /* number of keys that the first query sees; each later one sees one more. 0: all see all */
-    float scale;         /* on the scores */
-    void *dst;           /* `queries` of `dst_pitch` elements, `dim` of them written */
+    const float *key_bias; /* added to the scores, in units of ln 2; NULL: none */
+    size_t causal_first;   /* number of keys that the first query sees; each later one sees one more. 0: all see all */
+    float scale;           /* on the scores */
+    void *dst;             /* `queries` of `dst_pitch` elements, `dim` of them written */
     size_t dst_pitch;
     float *scratch; /* attend_scratch_floats(dim) */
 };
@@ -44,6 +45,9 @@ struct cpu_vector {
     void (*geglu)(const void *x, void *dst, size_t tokens, size_t channels);
     void (*add)(const void *x, const void *y, void *dst, size_t count);
     void (*add_row_bias)(const void *x, const void *bias, void *dst, size_t tokens, size_t channels);
+
+    /* dst = the sum of `count` (1 .. ASDM_EXPERTS_MAX) sources by their shares, in order. */
+    void (*mix)(const void *const *src, const float *shares, int count, void *dst, size_t elements);
 
     /* Attention. Packed sizes in floats for `keys` keys of `dim`. */
     size_t (*packed_keys_floats)(size_t keys, size_t dim);

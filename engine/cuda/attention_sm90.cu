@@ -1,9 +1,8 @@
 /* Attention for Hopper (sm_90a), fp16 and bf16, not causal: online softmax over tiles of keys (Dao et al. 2022, 2023)
  * with both products on wgmma.
  *
- * A block has one warpgroup that copies (cp.async) and several that compute, each 64 queries of one row and head; with
- * KEY_GROUPS > 1 several warpgroups have the same queries, take the tiles of keys in turn, and add up at the end.
- * Which sums are taken in which order follows from head_dim, tokens and keys, never from the number of rows.
+ * A block has one warpgroup that copies (cp.async) and several that compute, each 64 queries of one row and head. Which
+ * sums are taken in which order follows from head_dim, tokens and keys, never from the number of rows.
  *
  * Tiles lie in shared memory unswizzled, as [chunk of 8 channels][key][8 channels]: groups of 8 keys by 16 bytes are
  * what wgmma calls core matrices. So any multiple of 8 channels does, a chunk of zeros rounds q and k up to 16
@@ -27,7 +26,7 @@ enum {
     WARPGROUP = 128,
     QUERIES = 64, /* of a warpgroup: the rows of a wgmma */
     CHUNK = 8,    /* channels in 16 bytes */
-    COPY_LAG = 1, /* tiles still under way when an older one is handed over */
+    COPY_LAG = 1, /* tiles still under way when an older one is handed over: with more, warpgroups wait longer */
     HEADROOM = 8, /* log2 of the largest probability before the reference moves */
     BARRIER_BYTES = 128,
     CHUNKS_MAX = 20,   /* head_dim 160 */
@@ -47,32 +46,26 @@ struct arguments {
 };
 
 /* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
- * QUERY_GROUPS * KEY_GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. */
-template <class T_, int C_, int KEYS_, int QUERY_GROUPS_, int KEY_GROUPS_, int STAGES_, bool Q_IN_REGISTERS_,
-          int SPLIT_, int BLOCKS_, int COPY_REGISTERS_, int COMPUTE_REGISTERS_>
+ * GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. */
+template <class T_, int C_, int KEYS_, int GROUPS_, int STAGES_, int SPLIT_, int BLOCKS_, int COPY_REGISTERS_,
+          int COMPUTE_REGISTERS_>
 struct shape {
     using T = T_;
     static constexpr bool BF16 = std::is_same<T, __nv_bfloat16>::value;
     static constexpr int C = C_, KEYS = KEYS_, STAGES = STAGES_, SPLIT = SPLIT_;
-    static constexpr int QUERY_GROUPS = QUERY_GROUPS_, KEY_GROUPS = KEY_GROUPS_;
-    static constexpr int COMPUTE_GROUPS = QUERY_GROUPS * KEY_GROUPS, THREADS = WARPGROUP * (1 + COMPUTE_GROUPS);
+    static constexpr int GROUPS = GROUPS_, THREADS = WARPGROUP * (1 + GROUPS);
     static constexpr int BLOCKS = BLOCKS_, COPY_REGISTERS = COPY_REGISTERS_, COMPUTE_REGISTERS = COMPUTE_REGISTERS_;
-    static constexpr bool Q_IN_REGISTERS = Q_IN_REGISTERS_;
     static constexpr int K_STEPS = (C + 1) / 2, K_CHUNKS = 2 * K_STEPS;
     static constexpr int V_CHUNKS = C / SPLIT, O_WIDTH = CHUNK * (V_CHUNKS + 1);
     static constexpr int S_COUNT = KEYS / 2, P_COUNT = KEYS / 4, O_COUNT = O_WIDTH / 2; /* registers of a thread */
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
     static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, STAGE_BYTES = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
-    static constexpr int Q_GROUP_BYTES = Q_IN_REGISTERS ? 0 : K_CHUNKS * Q_CHUNK_BYTES;
-    static constexpr int STAGES_AT = BARRIER_BYTES + QUERY_GROUPS * Q_GROUP_BYTES;
+    static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
+    static constexpr int STAGES_AT = BARRIER_BYTES + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
-    static constexpr int MERGE_COUNT = O_COUNT + 2; /* and the two references */
     static_assert(C % SPLIT == 0 && KEYS % 16 == 0 && STAGES > COPY_LAG && 16 * STAGES <= BARRIER_BYTES, "");
-    static_assert((KEY_GROUPS - 1) * QUERY_GROUPS * WARPGROUP * MERGE_COUNT * 4 <= STAGES * STAGE_BYTES, "");
     static_assert(SHARED * BLOCKS <= 227 * 1024, "");
-    static_assert(COPY_REGISTERS + COMPUTE_GROUPS * COMPUTE_REGISTERS <=
-                      65536 / (THREADS * BLOCKS) / 8 * 8 * (1 + COMPUTE_GROUPS),
-                  "");
+    static_assert(COPY_REGISTERS + GROUPS * COMPUTE_REGISTERS <= 65536 / (THREADS * BLOCKS) / 8 * 8 * (1 + GROUPS), "");
 };
 
 #if SM90_CODE
@@ -113,13 +106,12 @@ template <bool BF16, int N> struct product;
     PRODUCT("f16", false, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)                                           \
     PRODUCT("bf16", true, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)
 
+PRODUCTS(16, SM90_R8_0, 8, 9, 10, 11, 12, 13, 14, D8(0))
 PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
 PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
-PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
 PRODUCTS(72, SM90_R8_3 R4(32, 33, 34, 35), 36, 37, 38, 39, 40, 41, 42, D32(0), D4(8))
 PRODUCTS(80, SM90_R8_4, 40, 41, 42, 43, 44, 45, 46, D32(0), D8(4))
 PRODUCTS(88, SM90_R8_4 R4(40, 41, 42, 43), 44, 45, 46, 47, 48, 49, 50, D32(0), D8(4), D4(10))
-PRODUCTS(96, SM90_R8_5, 48, 49, 50, 51, 52, 53, 54, D32(0), D16(2))
 PRODUCTS(128, SM90_R8_7, 64, 65, 66, 67, 68, 69, 70, D64(0))
 PRODUCTS(136, SM90_R8_7 R4(64, 65, 66, 67), 68, 69, 70, 71, 72, 73, 74, D64(0), D4(16))
 PRODUCTS(168, SM90_R8_9 R4(80, 81, 82, 83), 84, 85, 86, 87, 88, 89, 90, D64(0), D16(4), D4(20))
@@ -291,56 +283,33 @@ template <int COUNT> __device__ __forceinline__ void exponentials(float (&s)[COU
 
 /* ---- products and the loop over tiles */
 
-template <class S> struct query {
-    uint32_t registers[S::Q_IN_REGISTERS ? S::K_STEPS : 1][4];
-    uint64_t tile;
-};
-
 /* The first query of a warpgroup. */
-template <class S> __device__ __forceinline__ int first_query(int query_group) {
-    return ((int)blockIdx.x / S::SPLIT * S::QUERY_GROUPS + query_group) * QUERIES;
+template <class S> __device__ __forceinline__ int first_query(int group) {
+    return ((int)blockIdx.x / S::SPLIT * S::GROUPS + group) * QUERIES;
 }
 
-template <class S>
-__device__ __forceinline__ void load_query(const arguments &a, uint32_t shared, int query_group, int key_group,
-                                           query<S> &ret) {
+/* A warpgroup's queries to shared memory: their descriptor. */
+template <class S> __device__ __forceinline__ uint64_t load_query(const arguments &a, uint32_t shared, int group) {
     using T = typename S::T;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, first = first_query<S>(query_group);
+    const int first = first_query<S>(group);
     const T *q = (const T *)a.q + ((size_t)blockIdx.z * a.tokens + first) * a.q_stride + blockIdx.y * a.chunks * CHUNK;
-    const int valid = a.tokens - first;
-    if constexpr (S::Q_IN_REGISTERS) {
-#pragma unroll
-        for (int i = 0; i < 4 * S::K_STEPS; i++) {
-            const int token = warp * 16 + lane / 4 + i % 2 * 8, chunk = i / 2;
-            ret.registers[i / 4][i % 4] = 0;
-            if (token < valid && chunk < a.chunks)
-                ret.registers[i / 4][i % 4] =
-                    *(const uint32_t *)(q + token * a.q_stride + chunk * CHUNK + lane % 4 * 2);
-        }
-    } else {
-        constexpr int THREADS = WARPGROUP * S::KEY_GROUPS;
-        const uint32_t dst = shared + BARRIER_BYTES + query_group * S::Q_GROUP_BYTES;
-        copy_tile<T, QUERIES, S::K_CHUNKS, THREADS>(dst, q, a.q_stride, valid, a.chunks,
-                                                    key_group * WARPGROUP + threadIdx.x % WARPGROUP);
-        copy_commit(); /* copies that are in no group are not waited for */
-        copy_wait<0>();
-        sm90_fence_async();
-        sm90_bar_sync(1 + query_group, THREADS);
-        ret.tile = descriptor(dst, S::Q_CHUNK_BYTES, 128);
-    }
+    const uint32_t dst = shared + BARRIER_BYTES + group * S::Q_GROUP_BYTES;
+    copy_tile<T, QUERIES, S::K_CHUNKS, WARPGROUP>(dst, q, a.q_stride, a.tokens - first, a.chunks,
+                                                  threadIdx.x % WARPGROUP);
+    copy_commit(); /* copies that are in no group are not waited for */
+    copy_wait<0>();
+    sm90_fence_async();
+    sm90_bar_sync(1 + group, WARPGROUP);
+    return descriptor(dst, S::Q_CHUNK_BYTES, 128);
 }
 
 /* s = q k' */
-template <class S>
-__device__ __forceinline__ void scores(float (&s)[S::S_COUNT], const query<S> &q, uint32_t stage_address) {
+template <class S> __device__ __forceinline__ void scores(float (&s)[S::S_COUNT], uint64_t q, uint32_t stage_address) {
     const uint64_t k = descriptor(stage_address, S::CHUNK_BYTES, 128);
 #pragma unroll
     for (int i = 0; i < S::K_STEPS; i++) {
         const uint64_t b = k + i * (2 * S::CHUNK_BYTES >> 4);
-        if constexpr (S::Q_IN_REGISTERS)
-            product<S::BF16, S::KEYS>::template registers<0>(s, q.registers[i], b, i > 0);
-        else
-            product<S::BF16, S::KEYS>::template shared<0>(s, q.tile + i * (2 * S::Q_CHUNK_BYTES >> 4), b, i > 0);
+        product<S::BF16, S::KEYS>::template shared<0>(s, q + i * (2 * S::Q_CHUNK_BYTES >> 4), b, i > 0);
     }
 }
 
@@ -392,29 +361,25 @@ template <int COUNT> __device__ __forceinline__ void mask(float (&s)[COUNT], int
             s[i] = -INFINITY;
 }
 
-/* Tiles key_group, key_group + KEY_GROUPS and so on. */
+/* All tiles of keys. */
 template <class S>
-__device__ __forceinline__ void attend(const arguments &a, uint32_t shared, int key_group, const query<S> &q,
-                                       float (&o)[S::O_COUNT], reference &r) {
+__device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint64_t q, float (&o)[S::O_COUNT],
+                                       reference &r) {
     float s[S::S_COUNT] = {};
     uint32_t p[S::P_COUNT], release = 0;
     const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
-    int tile = key_group, stage = key_group % S::STAGES, parity = key_group / S::STAGES & 1;
-    if (tile >= tiles)
-        return;
+    int tile = 0, stage = 0, parity = 0;
     sm90_mbarrier_wait(full_barrier(shared, stage), parity);
     sm90_wgmma_fence();
     scores<S>(s, q, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
     sm90_wgmma_commit();
     sm90_wgmma_wait<0>();
     sm90_hold(s);
-    while (tile + S::KEY_GROUPS < tiles) {
+    while (++tile < tiles) {
         probabilities<S>(s, p, o, r, a, release);
         const int now = stage;
-        tile += S::KEY_GROUPS;
-        stage += S::KEY_GROUPS;
-        if (stage >= S::STAGES) {
-            stage -= S::STAGES;
+        if (++stage == S::STAGES) {
+            stage = 0;
             parity ^= 1;
         }
         sm90_mbarrier_wait(full_barrier(shared, stage), parity);
@@ -427,8 +392,8 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, int 
         sm90_wgmma_wait<1>();
         sm90_hold(s);
     }
-    if ((tile + 1) * S::KEYS > a.keys)
-        mask(s, a.keys - tile * S::KEYS);
+    if (tiles * S::KEYS > a.keys)
+        mask(s, a.keys - (tiles - 1) * S::KEYS);
     probabilities<S>(s, p, o, r, a, release);
     sm90_wgmma_fence();
     accumulate<S>(o, p, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
@@ -437,45 +402,11 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, int 
     sm90_hold(o);
 }
 
-/* Adds the sums of all key groups into those of the first, in order. The stages are free by now. */
-template <class S>
-__device__ __forceinline__ void merge(float *parts, int query_group, int key_group, float (&o)[S::O_COUNT],
-                                      reference &r, float scale) {
-    const int thread = threadIdx.x % WARPGROUP;
-    sm90_bar_sync(1 + query_group, WARPGROUP * S::KEY_GROUPS);
-    if (S::QUERY_GROUPS > 1) /* the others still read the stages */
-        sm90_bar_sync(1 + S::QUERY_GROUPS, WARPGROUP * S::COMPUTE_GROUPS);
-    if (key_group > 0) {
-        float *part = parts + ((key_group - 1) * S::QUERY_GROUPS + query_group) * (S::MERGE_COUNT * WARPGROUP) + thread;
-#pragma unroll
-        for (int i = 0; i < S::O_COUNT; i++)
-            part[i * WARPGROUP] = o[i];
-        part[S::O_COUNT * WARPGROUP] = r.max[0];
-        part[(S::O_COUNT + 1) * WARPGROUP] = r.max[1];
-    }
-    sm90_bar_sync(1 + query_group, WARPGROUP * S::KEY_GROUPS);
-    for (int g = 1; g < S::KEY_GROUPS && key_group == 0; g++) {
-        const float *part = parts + ((g - 1) * S::QUERY_GROUPS + query_group) * (S::MERGE_COUNT * WARPGROUP) + thread;
-        float mine[2], other[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float max = part[(S::O_COUNT + i) * WARPGROUP], most = fmaxf(r.max[i], max);
-            mine[i] = cuda_exp2((r.max[i] - most) * scale);
-            other[i] = cuda_exp2((max - most) * scale);
-            r.max[i] = most;
-        }
-#pragma unroll
-        for (int i = 0; i < S::O_COUNT; i++)
-            o[i] = fmaf(part[i * WARPGROUP], other[i / 2 % 2], o[i] * mine[i / 2 % 2]);
-    }
-}
-
 /* y = o / (sum of probabilities), the latter being the last columns of o */
-template <class S>
-__device__ __forceinline__ void store(const arguments &a, int query_group, const float (&o)[S::O_COUNT]) {
+template <class S> __device__ __forceinline__ void store(const arguments &a, int group, const float (&o)[S::O_COUNT]) {
     using T = typename S::T;
     const int lane = threadIdx.x % 32, first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
-    const int first = first_query<S>(query_group) + (int)threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const int first = first_query<S>(group) + (int)threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int q = 0; q < 2; q++) {
         const int token = first + 8 * q;
@@ -491,23 +422,15 @@ __device__ __forceinline__ void store(const arguments &a, int query_group, const
     }
 }
 
-template <class S>
-__device__ __forceinline__ void compute(const arguments &a, unsigned char *memory, uint32_t shared, int group) {
-    const int query_group = group % S::QUERY_GROUPS, key_group = S::KEY_GROUPS == 1 ? 0 : group / S::QUERY_GROUPS;
-    query<S> q;
-    load_query<S>(a, shared, query_group, key_group, q);
+template <class S> __device__ __forceinline__ void compute(const arguments &a, uint32_t shared, int group) {
+    const uint64_t q = load_query<S>(a, shared, group);
     float o[S::O_COUNT];
 #pragma unroll
     for (int i = 0; i < S::O_COUNT; i++)
         o[i] = 0.0f;
     reference r = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}, false};
-    attend<S>(a, shared, key_group, q, o, r);
-    if constexpr (S::KEY_GROUPS > 1) {
-        merge<S>((float *)(memory + S::STAGES_AT), query_group, key_group, o, r, a.scale);
-        if (key_group > 0)
-            return;
-    }
-    store<S>(a, query_group, o);
+    attend<S>(a, shared, q, o, r);
+    store<S>(a, group, o);
 }
 
 /* Barriers, and the chunks of zeros behind k and of ones behind v, which no copy touches. */
@@ -515,7 +438,7 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             sm90_mbarrier_init(full_barrier(shared, i), WARPGROUP / 32);
-            sm90_mbarrier_init(empty_barrier(shared, i), S::QUERY_GROUPS * WARPGROUP / 32);
+            sm90_mbarrier_init(empty_barrier(shared, i), S::GROUPS * WARPGROUP / 32);
         }
     }
     const uint32_t ones = S::BF16 ? 0x3F803F80u : 0x3C003C00u;
@@ -544,7 +467,7 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
         copy_keys<S>(a, shared);
     } else {
         sm90_setmaxnreg_inc<S::COMPUTE_REGISTERS>();
-        compute<S>(a, memory, shared, __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0));
+        compute<S>(a, shared, __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0));
     }
 #endif
 }
@@ -565,37 +488,45 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
                          p->v_stride,
                          scale,
                          HEADROOM / scale};
-    const int queries = S::QUERY_GROUPS * QUERIES, blocks = (p->tokens + queries - 1) / queries;
+    const int queries = S::GROUPS * QUERIES, blocks = (p->tokens + queries - 1) / queries;
     const dim3 grid((unsigned)(blocks * S::SPLIT), (unsigned)p->heads, (unsigned)p->rows);
     return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
 }
 
-/* Widths of heads by their chunks; a tile of keys, how it is shared and its registers by the numbers of keys and
- * queries: never by the rows. */
+/* Of two shapes that sum in the same order, blocks of few warpgroups and of many, the one that is done first: a block
+ * of many does more while it runs, and runs a little longer. */
+template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_attention *p, cudaStream_t stream) {
+    static_assert(FEW::KEYS == MANY::KEYS && FEW::SPLIT == MANY::SPLIT, "the same order of sums");
+    const auto cost = [&](int groups) {
+        const long long queries = (long long)groups * QUERIES;
+        const long long blocks = (p->tokens + queries - 1) / queries * p->heads * p->rows;
+        return (blocks + sm90_processors() - 1) / sm90_processors() * (4 + groups);
+    };
+    return cost(MANY::GROUPS) <= cost(FEW::GROUPS) ? launch<MANY>(p, stream) : launch<FEW>(p, stream);
+}
+
+/* Widths of heads by their chunks; a tile of keys by the numbers of keys and queries: never by the rows. Measured on an
+ * H200 with 2 and 16 rows of Stable Diffusion's sizes. */
 template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream_t stream) {
     const int chunks = p->head_dim / CHUNK;
     const bool short_keys = p->keys <= SHORT_KEYS, long_tokens = p->tokens >= LONG_TOKENS;
     if (chunks <= 5) {
         if (short_keys || !long_tokens)
-            return launch<shape<T, 5, 80, 2, 1, 4, false, 1, 2, 32, 104>>(p, stream);
-        return launch<shape<T, 5, 80, 4, 1, 4, false, 1, 1, 32, 112>>(p, stream);
+            return launch<shape<T, 5, 48, 2, 4, 1, 2, 32, 104>>(p, stream);
+        return launch<shape<T, 5, 80, 4, 4, 1, 1, 32, 112>>(p, stream);
     }
     if (chunks <= 8) {
         if (short_keys)
-            return launch<shape<T, 8, 80, 3, 1, 2, false, 1, 1, 32, 152>>(p, stream);
-        return launch<shape<T, 8, 80, 3, 1, 4, false, 1, 1, 32, 152>>(p, stream);
+            return launch<shape<T, 8, 80, 3, 2, 1, 1, 32, 152>>(p, stream);
+        return launch<shape<T, 8, 80, 3, 4, 1, 1, 32, 152>>(p, stream);
     }
-    if (chunks <= 10) {
-        if (short_keys)
-            return launch<shape<T, 10, 80, 2, 1, 2, false, 1, 1, 32, 232>>(p, stream);
-        return launch<shape<T, 10, 64, 2, 1, 4, false, 1, 1, 32, 232>>(p, stream);
-    }
-    if (chunks <= CHUNKS_MAX) {
-        if (short_keys)
-            return launch<shape<T, 20, 80, 1, 1, 1 + COPY_LAG, false, 1, 1, 40, 216>>(p, stream);
-        return launch<shape<T, 20, 64, 1, 2, 4, false, 1, 1, 24, 240>>(p, stream);
-    }
-    return launch<shape<T, CHUNKS_WIDE, 32, 1, 2, 3, false, 2, 1, 24, 240>>(p, stream);
+    if (chunks <= 10)
+        return launch_either<shape<T, 10, 48, 2, 6, 1, 1, 32, 232>, shape<T, 10, 48, 4, 6, 1, 1, 32, 112>>(p, stream);
+    if (chunks <= CHUNKS_MAX && short_keys)
+        return launch<shape<T, 20, 80, 1, 2, 1, 1, 40, 216>>(p, stream);
+    if (chunks <= CHUNKS_MAX)
+        return launch_either<shape<T, 20, 32, 1, 4, 1, 1, 40, 240>, shape<T, 20, 32, 2, 4, 1, 1, 32, 232>>(p, stream);
+    return launch<shape<T, CHUNKS_WIDE, 16, 1, 6, 2, 1, 56, 240>>(p, stream);
 }
 
 bool aligned(const void *p) {

@@ -158,7 +158,14 @@ static double time_work(struct asdm_backend *base, void (*enqueue)(void *user), 
 
 static enum asdm_status plan(struct asdm_backend *base, const struct asdm_site *site, struct asdm_kernel *ret,
                              struct asdm_error *err) {
+    if (site->op->experts)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
+                         "%s: device \"cuda\" has no conditional convolution (asdm.condconv)", site->program->name);
     switch (site->op->kind) {
+    case ASDM_OP_GLOBAL_POOL:
+    case ASDM_OP_ROUTING:
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" has no %s (asdm.condconv)",
+                         site->program->name, asdm_op_kind_name(site->op->kind));
     case ASDM_OP_CONV2D:
     case ASDM_OP_LINEAR:
         return cuda_plan_product(of(base), site, ret, err);

@@ -32,6 +32,9 @@ enum asdm_status cuda_plan_attention(struct cuda_backend *backend, const struct 
                                      struct asdm_kernel *ret, struct asdm_error *err) {
     const struct asdm_op *op = site->op;
     struct asdm_kernel kernel;
+    if (asdm_op_is_gri(op, site->out.height, site->out.width))
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" has no global-regional attention (asdm.gri)",
+                         site->program->name);
     ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_K | 1u << ASDM_SRC_V, err));
     if (site->in[ASDM_SRC_K].mapped != site->in[ASDM_SRC_V].mapped)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: keys and values must have one rate", site->program->name);

@@ -650,19 +650,8 @@ typedef struct cuda_product_choice choice;
 struct extent {
     int pixels; /* of one row and phase */
     int phases, weight_rows, steps;
-    bool residual;
+    bool residual, geglu;
 };
-
-int device_sms() {
-    static const int sms = [] {
-        int device = 0, count = 0;
-        return cudaGetDevice(&device) == cudaSuccess &&
-                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
-                   ? count
-                   : 1;
-    }();
-    return sms;
-}
 
 extent extent_of(const struct cuda_product *p) {
     extent e;
@@ -670,6 +659,7 @@ extent extent_of(const struct cuda_product *p) {
     e.pixels = p->out_height * p->out_width / e.phases;
     e.weight_rows = (int)cuda_product_rows(p);
     e.residual = p->residual != nullptr;
+    e.geglu = p->geglu;
     const int taps = p->upsample ? 4 : p->kernel * p->kernel;
     e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
     return e;
@@ -681,7 +671,7 @@ int ceil_div(int a, int b) {
 
 /* Clusters of `size` CTAs that fill the machine: CTAs of a cluster share a GPC, of which some SMs are left over. */
 int clusters_of(int size) {
-    const int sms = device_sms();
+    const int sms = sm90_processors();
     return size == 1 ? sms : size == 2 ? sms / 2 : sms * 10 / (size == 4 ? 51 : 132);
 }
 
@@ -693,7 +683,7 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
     if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 782 + c.width * (e.residual ? 67 : 42); /* half of a residual is fetched late */
+        const int ends = 782 + c.width * (e.residual ? 67 : e.geglu ? 46 : 42); /* half of a residual is fetched late */
         return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
     }
     return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
@@ -781,7 +771,7 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
     if (prepared != cudaSuccess)
         return prepared;
-    const int size = w.spread, room = device_sms() / size;
+    const int size = w.spread, room = sm90_processors() / size;
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;

@@ -303,4 +303,16 @@ static inline bool sm90_encode_im2col(CUtensorMap *ret, bool bf16, const void *b
                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+/* ---- host: SMs of the current device; 1 when there is none. All devices of a process are taken to be alike. */
+static inline int sm90_processors() {
+    static const int processors = [] {
+        int device = 0, count = 0;
+        return cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
+                   ? count
+                   : 1;
+    }();
+    return processors;
+}
+
 #endif

@@ -14,9 +14,14 @@ enum asdm_status asdm_analysis_create(const struct asdm_model *model, const stru
 enum asdm_status asdm_analysis_add(struct asdm_analysis *analysis, const struct asdm_trial *trial,
                                    struct asdm_error *err);
 
-/* Whether trials of `there` are trials of `here`; ERR_ARGUMENT says what differs. */
+/* Copies the names; false: no memory, what was copied is destroyed with the analysis. */
+bool asdm_analysis_set_texts(struct asdm_analysis *analysis, const char *model, const char *device, const char *dtype,
+                             const char *sampler);
+enum asdm_status asdm_analysis_no_memory(struct asdm_error *err);
+
+/* Whether trials of `there` are trials of `here`, which is of `model`; ERR_ARGUMENT says what differs. */
 enum asdm_status asdm_analysis_same(const struct asdm_analysis *here, const struct asdm_analysis *there,
-                                    struct asdm_error *err);
+                                    const struct asdm_model *model, struct asdm_error *err);
 
 /* Written beside, synced, renamed. `complete`: all that was asked for is there. */
 enum asdm_status asdm_analysis_write(const struct asdm_analysis *analysis, const char *path, bool complete,

@@ -11,6 +11,7 @@
 #include "light/analysis.h"
 #include "light/meter.h"
 #include "light/search.h"
+#include "model/light_config.h"
 
 enum { ROWS_MAX = 64, RUNS_MAX = 100000 };
 
@@ -58,20 +59,9 @@ static enum asdm_status check_number(const char *name, double value, double min,
     return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: must be from %g to %g, is %g", name, min, max, value);
 }
 
-static enum asdm_status resolve(struct work *work, struct asdm_error *err) {
-    struct asdm_analyze_options *o = &work->options;
-    int width, height;
-    *o = *work->asked;
-    o->progress = tell;
-    o->user = work;
-    asdm_model_default_size(work->model, &width, &height);
-    o->width = o->width ? o->width : width;
-    o->height = o->height ? o->height : height;
-    ASDM_TRY(check_number("rows", o->rows, 1, ROWS_MAX, err));
-    ASDM_TRY(check_number("runs", o->runs, 1, RUNS_MAX, err));
-    ASDM_TRY(check_number("prompts", o->prompt_count, 1, ASDM_ANALYSIS_PROMPTS_MAX, err));
-    ASDM_TRY(check_number("speed-up", o->target.speedup, 0, 1000, err));
-    ASDM_TRY(check_number("budget", o->target.budget_ms, 0, 1e9, err));
+/* What a picture of these options would be asked for. */
+static enum asdm_status check_request(const struct work *work, struct asdm_error *err) {
+    const struct asdm_analyze_options *o = &work->options;
     struct asdm_request request;
     asdm_request_init(&request);
     request.steps = o->steps;
@@ -87,9 +77,42 @@ static enum asdm_status resolve(struct work *work, struct asdm_error *err) {
     return ASDM_OK;
 }
 
+/* A model with conditional convolutions cannot be pruned further; one with global-regional attention keeps its window.
+ */
+static enum asdm_status resolve_gri(struct work *work, struct asdm_error *err) {
+    const struct asdm_unet_config *config = &work->model->checkpoint->unet;
+    struct asdm_analyze_options *o = &work->options;
+    struct asdm_gri_config gri = config->gri;
+    if (config->condconv.routing)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
+                         "%s: has conditional convolutions (asdm.condconv); analyze the model that it was made of",
+                         work->model->checkpoint->path);
+    o->gri_window = gri.window = o->gri_window ? o->gri_window : gri.window ? gri.window : ASDM_GRI_WINDOW;
+    o->gri_pool = gri.pool = o->gri_pool ? o->gri_pool : gri.pool ? gri.pool : ASDM_GRI_POOL;
+    return asdm_gri_check(&gri, "gri", err) == ASDM_OK ? ASDM_OK : asdm_fail_context(err, ASDM_ERR_ARGUMENT, "analyze");
+}
+
+static enum asdm_status resolve(struct work *work, struct asdm_error *err) {
+    struct asdm_analyze_options *o = &work->options;
+    int width, height;
+    *o = *work->asked;
+    o->progress = tell;
+    o->user = work;
+    asdm_model_default_size(work->model, &width, &height);
+    o->width = o->width ? o->width : width;
+    o->height = o->height ? o->height : height;
+    ASDM_TRY(check_number("rows", o->rows, 1, ROWS_MAX, err));
+    ASDM_TRY(check_number("runs", o->runs, 1, RUNS_MAX, err));
+    ASDM_TRY(check_number("prompts", o->prompt_count, 1, ASDM_ANALYSIS_PROMPTS_MAX, err));
+    ASDM_TRY(check_number("speed-up", o->target.speedup, 0, 1000, err));
+    ASDM_TRY(check_number("budget", o->target.budget_ms, 0, 1e9, err));
+    ASDM_TRY(resolve_gri(work, err));
+    return check_request(work, err);
+}
+
 /* The trials of `there`, if they are of the same model and options. */
 static enum asdm_status take_trials(struct work *work, const struct asdm_analysis *there, struct asdm_error *err) {
-    ASDM_TRY(asdm_analysis_same(work->analysis, there, err));
+    ASDM_TRY(asdm_analysis_same(work->analysis, there, work->model, err));
     for (int i = 0; i < there->trial_count; i++)
         if (!asdm_analysis_trial(work->analysis, there->trials[i].removed))
             ASDM_TRY(asdm_analysis_add(work->analysis, &there->trials[i], err));
@@ -150,10 +173,37 @@ static enum asdm_status cost_of(void *user, unsigned set, struct asdm_cost *ret,
     return ASDM_OK;
 }
 
+static bool find_unit(const struct asdm_unit *units, int count, const char *name, int *ret) {
+    for (*ret = 0; *ret < count; ++*ret)
+        if (strcmp(units[*ret].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Stages where global-regional attention changes nothing are no part of any set. */
+static enum asdm_status take_given(struct work *work, struct asdm_error *err) {
+    struct asdm_analysis *a = work->analysis;
+    for (const char *at = work->options.gri; at && *at;) {
+        char name[sizeof a->units->name], *end;
+        int unit;
+        snprintf(name, sizeof name, "gri%ld", strtol(at, &end, 10));
+        if (end == at || (*end && *end != ','))
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "gri: \"%.40s\" is not a list of heights of maps", at);
+        if (find_unit(a->units, a->unit_count, name, &unit))
+            a->given |= 1u << unit;
+        else if (!find_unit(a->covered, a->covered_count, name, &unit))
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "gri: this model has no %s", name);
+        at = end + (*end == ',');
+    }
+    return ASDM_OK;
+}
+
 static enum asdm_status search(struct work *work, struct asdm_error *err) {
     struct asdm_analysis *a = work->analysis;
     struct asdm_search search = {
         .unit_count = a->unit_count, .target = work->options.target, .measure = cost_of, .user = work};
+    ASDM_TRY(take_given(work, err));
+    search.given = a->given;
     unsigned *known = calloc((size_t)a->trial_count + 1, sizeof *known);
     if (!known)
         return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a search");
@@ -179,8 +229,11 @@ static enum asdm_status parse_sets(const struct work *work, unsigned *sets, int 
         char *part = strndup(at, length);
         if (!part)
             return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for a list of sets");
-        enum asdm_status status = asdm_units_parse(part, work->analysis->units, work->analysis->unit_count, &set, err);
+        enum asdm_status status =
+            asdm_units_parse("sets", part, work->analysis->units, work->analysis->unit_count, &set, err);
         free(part);
+        if (status == ASDM_OK && !set)
+            status = asdm_fail(err, ASDM_ERR_ARGUMENT, "sets: must name at least one unit between two semicolons");
         if (status != ASDM_OK)
             return status;
         if (sets)

@@ -4,8 +4,10 @@
 
 #include "run/internal.h"
 
-/* Of all that a trajectory depends on but the request: names, shapes and numbers of the UNet's and the text encoder's
- * weights, and the timesteps of `steps` steps. Not made against forgery. */
-enum asdm_status asdm_fingerprint(const struct asdm_model *model, int steps, uint64_t *ret, struct asdm_error *err);
+/* Of all that predictions on the trajectories of `prompts` depend on but the request's numbers: the UNet's and the text
+ * encoder's operations and weights, the sampler's table of `steps` steps, and the prompts as the tokenizer numbers them
+ * (with none, those are left out). Not made against forgery. */
+enum asdm_status asdm_fingerprint(const struct asdm_model *model, int steps, char *const *prompts, int prompt_count,
+                                  uint64_t *ret, struct asdm_error *err);
 
 #endif

@@ -57,7 +57,7 @@ static void probe_done(struct asdm_probe *probe) {
     for (int i = 0; i < ASDM_TAPS_MAX; i++)
         free(probe->taps[i]);
     free(probe->prompt_slots);
-    asdm_student_done(&probe->student);
+    asdm_light_unet_done(&probe->student);
     *probe = (struct asdm_probe){0};
 }
 
@@ -92,8 +92,8 @@ static enum asdm_status fill_probe(const struct asdm_meter *meter, struct asdm_p
 static enum asdm_status probe_create(const struct asdm_meter *meter, unsigned removed, bool tapped,
                                      struct asdm_probe *ret, struct asdm_error *err) {
     struct asdm_probe probe = {0};
-    ASDM_TRY(asdm_student_create(meter->model, meter->units, meter->unit_count, removed, meter->calibration.height,
-                                 meter->calibration.width, tapped, &probe.student, err));
+    ASDM_TRY(asdm_light_unet_create(meter->model, meter->units, meter->unit_count, removed, meter->calibration.height,
+                                    meter->calibration.width, tapped, &probe.student, err));
     enum asdm_status status = fill_probe(meter, &probe, err);
     if (status != ASDM_OK)
         probe_done(&probe);
@@ -148,7 +148,7 @@ static void add_damage(struct asdm_meter *meter, int first, double *damage) {
 static void add_block_damage(struct asdm_meter *meter, const struct asdm_probe *light, int first, double *damage) {
     const struct asdm_probe *full = &meter->full_tapped;
     for (int t = 0; t < light->student.tap_count; t++) {
-        const struct asdm_tap *tap = asdm_student_tap(&full->student, light->student.taps[t].name);
+        const struct asdm_tap *tap = asdm_light_unet_tap(&full->student, light->student.taps[t].name);
         ASDM_ASSERT(tap);
         ptrdiff_t other = tap - full->student.taps;
         size_t count = light->tap_count[t];

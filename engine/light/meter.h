@@ -3,11 +3,11 @@
 #define ASDM_LIGHT_METER_H
 
 #include "light/calibration.h"
-#include "light/student.h"
+#include "light/light_unet.h"
 
 /* A UNet that knows the calibration's prompts and timesteps. */
 struct asdm_probe {
-    struct asdm_student student;
+    struct asdm_light_unet student;
     int *prompt_slots; /* [prompt_count + 1] */
     int timestep_first;
     struct asdm_step_plan *plan;

@@ -158,7 +158,7 @@ static enum asdm_status put_one_back(struct state *s, unsigned *set, bool *ret_m
     double least = INFINITY;
     for (int i = 0; i < s->search->unit_count; i++) {
         unsigned next = *set & ~(1u << i);
-        if (next != *set && next)
+        if (next != *set && next && !(s->search->given & 1u << i))
             ASDM_TRY(consider(s, next, &best, &least, err));
     }
     *ret_moved = best != *set;
@@ -174,7 +174,7 @@ static enum asdm_status exchange_one(struct state *s, unsigned *set, bool *ret_m
     double least = now.damage;
     for (int i = 0; i < s->search->unit_count; i++)
         for (int k = 0; k < s->search->unit_count; k++)
-            if ((*set & 1u << i) && !(*set & 1u << k))
+            if ((*set & ~s->search->given & 1u << i) && !(*set & 1u << k))
                 ASDM_TRY(consider(s, (*set & ~(1u << i)) | 1u << k, &best, &least, err));
     *ret_moved = best != *set;
     *set = best;
@@ -220,21 +220,37 @@ static enum asdm_status improve(struct state *s, struct asdm_error *err) {
     return ASDM_OK;
 }
 
+/* The known sets may be chosen, too. */
+static enum asdm_status look_at_known(struct state *s, struct asdm_error *err) {
+    const struct asdm_search *search = s->search;
+    for (int i = 0; i < search->known_count; i++) {
+        struct asdm_cost known;
+        if ((search->known[i] & search->given) == search->given)
+            ASDM_TRY(look(s, search->known[i], &known, err));
+    }
+    return ASDM_OK;
+}
+
 static enum asdm_status run(struct state *s, struct asdm_error *err) {
     struct asdm_search *search = s->search;
     struct asdm_cost cost = {.damage = 0, .full_ms = 1, .ms = 1}, before_cost;
-    unsigned set = 0, before;
+    unsigned set = search->given, before;
     bool limited = asdm_target_is_set(&search->target);
-    for (int i = 0; limited && i < search->known_count; i++) {
-        struct asdm_cost known;
-        ASDM_TRY(look(s, search->known[i], &known, err));
-    }
-    if (limited)
+    if (limited) {
+        ASDM_TRY(look_at_known(s, err));
         ASDM_TRY(check_reachable(s, err));
-    ASDM_TRY(descend(s, 0, true, &set, &cost, &before, &before_cost, err));
+    }
+    if (set) {
+        ASDM_TRY(look(s, set, &cost, err));
+        search->path[search->path_count++] = set;
+    }
+    if (!set || !meets(s, &cost)) {
+        ASDM_TRY(descend(s, 0, true, &set, &cost, &before, &before_cost, err));
+        if (limited)
+            ASDM_TRY(descend_again(s, set, before, before_cost, err));
+    }
     if (!limited)
         return ASDM_OK;
-    ASDM_TRY(descend_again(s, set, before, before_cost, err));
     if (!s->count)
         return out_of_reach(s, err);
     ASDM_TRY(improve(s, err));

@@ -18,6 +18,7 @@ typedef enum asdm_status asdm_search_measure(void *user, unsigned set, struct as
 
 struct asdm_search {
     int unit_count;
+    unsigned given; /* units that every set has */
     struct asdm_target target;
     asdm_search_measure *measure;
     void *user;
@@ -33,14 +34,15 @@ struct asdm_search {
 bool asdm_target_is_set(const struct asdm_target *target);
 bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost *cost);
 
-/* Rounds: each unit that is left is measured together with those removed; the one with the least additional damage per
- * additional millisecond is removed. One that saves nothing comes after all that do. Without a target, until none is
- * left. With one, all units together are measured first: a target that they and the known sets miss by more than noise
- * is ERR_ARGUMENT, as is one that no set turns out to meet. The rounds end at the first set of the path that meets it,
- * and are tried again from the one before without the unit that met it, which may save more than is needed. Then, from
- * the best set, units are put back as long as the target stays met, and one is exchanged for another as long as that
- * does less damage. Chosen is the set of least damage of all that are known or were measured on the way and meet the
- * target; those within half a percent of it count as equal, and then the one that keeps most. */
+/* Rounds, from the given units on: each unit that is left is measured together with those removed; the one with the
+ * least additional damage per additional millisecond is removed. One that saves nothing comes after all that do.
+ * Without a target, until none is left. With one, all units together are measured first: a target that they and the
+ * known sets miss by more than noise is ERR_ARGUMENT, as is one that no set turns out to meet. The rounds end at the
+ * first set of the path that meets it, and are tried again from the one before without the unit that met it, which may
+ * save more than is needed. Then, from the best set, units are put back as long as the target stays met, and one is
+ * exchanged for another as long as that does less damage. Chosen is the set of least damage of all that are known or
+ * were measured on the way and meet the target; those within half a percent of it count as equal, and then the one that
+ * keeps most. */
 enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);
 
 #endif

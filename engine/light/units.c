@@ -4,23 +4,33 @@
 #include <string.h>
 
 #include <asdm/error.h>
+#include "model/light_config.h"
+
+const char *asdm_unit_kind_name(enum asdm_unit_kind kind) {
+    static const char *const names[] = {"pair", "mid", "gri"};
+    return names[kind];
+}
 
 int asdm_units_of(const struct asdm_unet_config *config, struct asdm_unit *ret) {
     int count = 0;
     for (int stage = 0; stage < config->stages; stage++)
         if (config->layers[stage] >= 2) {
             ret[count] = (struct asdm_unit){.kind = ASDM_UNIT_PAIR, .stage = stage};
-            snprintf(ret[count++].name, sizeof ret->name, "pair%d", config->sample_height >> stage);
+            snprintf(ret[count++].name, sizeof ret->name, "pair%d", asdm_stage_height(config, stage));
         }
     if (config->mid)
         ret[count++] = (struct asdm_unit){.name = "mid", .kind = ASDM_UNIT_MID, .stage = config->stages - 1};
-    /* Here go the stages whose self-attention is plain, as ASDM_UNIT_GRI, once a configuration can say gri. */
     return count;
 }
 
-const char *asdm_unit_kind_name(enum asdm_unit_kind kind) {
-    static const char *const names[] = {"pair", "mid", "gri"};
-    return names[kind];
+int asdm_units_of_gri(const struct asdm_unet_config *config, int window, int pool, struct asdm_unit *ret) {
+    int count = 0;
+    for (int stage = 0; stage < config->stages; stage++)
+        if ((config->down_attention[stage] || config->up_attention[stage]) && !config->gri.stages[stage]) {
+            ret[count] = (struct asdm_unit){.kind = ASDM_UNIT_GRI, .stage = stage, .window = window, .pool = pool};
+            snprintf(ret[count++].name, sizeof ret->name, "gri%d", asdm_stage_height(config, stage));
+        }
+    return count;
 }
 
 static void list_names(const struct asdm_unit *units, int count, char *text, size_t room) {
@@ -30,8 +40,8 @@ static void list_names(const struct asdm_unit *units, int count, char *text, siz
         used += (size_t)snprintf(text + used, room - used, "%s%s", i ? ", " : "", units[i].name);
 }
 
-enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *units, int count, unsigned *ret,
-                                  struct asdm_error *err) {
+enum asdm_status asdm_units_parse(const char *option, const char *list, const struct asdm_unit *units, int count,
+                                  unsigned *ret, struct asdm_error *err) {
     *ret = 0;
     for (const char *at = list; at && *at;) {
         size_t length = strcspn(at, ",");
@@ -42,15 +52,15 @@ enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *unit
         if (found < 0) {
             char names[160];
             list_names(units, count, names, sizeof names);
-            return asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: \"%.*s\" is no unit of this model, which has %s",
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: \"%.*s\" is no unit of this model, which has %s", option,
                              (int)(length < 40 ? length : 40), at, count ? names : "none");
         }
         if (*ret & 1u << found)
-            return asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: %s is named twice", units[found].name);
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: %s is named twice", option, units[found].name);
         *ret |= 1u << found;
         at += length + (at[length] == ',');
     }
-    return *ret ? ASDM_OK : asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: must name at least one unit");
+    return ASDM_OK;
 }
 
 void asdm_unit_apply(const struct asdm_unit *unit, struct asdm_unet_config *config) {
@@ -61,18 +71,23 @@ void asdm_unit_apply(const struct asdm_unit *unit, struct asdm_unet_config *conf
     case ASDM_UNIT_MID:
         config->mid = config->mid_attention = false;
         break;
-    case ASDM_UNIT_GRI: /* no configuration has it yet, so asdm_units_of lists none */
+    case ASDM_UNIT_GRI:
+        config->gri.stages[unit->stage] = true;
+        config->gri.window = unit->window;
+        config->gri.pool = unit->pool;
         break;
     }
 }
 
-void asdm_unit_measure(const struct asdm_program *program, int height, int width, size_t element_bytes,
+void asdm_unet_measure(const struct asdm_program *program, int height, int width, size_t element_bytes,
                        struct asdm_unet_size *ret) {
     *ret = (struct asdm_unet_size){0};
     for (int i = 0; i < program->weight_count; i++)
         ret->parameters += (int64_t)asdm_weight_count(&program->weights[i]);
-    for (int i = 0; i < program->op_count; i++)
+    for (int i = 0; i < program->op_count; i++) {
         ret->gmac += asdm_program_op_macs(program, &program->ops[i], height, width) / 1e9;
+        ret->step_gmac += asdm_program_op_step_macs(program, &program->ops[i], height, width) / 1e9;
+    }
     ret->bytes = ret->parameters * (int64_t)element_bytes;
 }
 

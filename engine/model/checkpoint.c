@@ -271,7 +271,7 @@ static void verify_weight(const struct asdm_checkpoint *c, enum asdm_component c
         list_name(missing, name.name, "");
         return;
     }
-    used[found - asdm_safetensors_at(c->files[component], 0)] = true;
+    used[asdm_safetensors_number(c->files[component], found)] = true;
     struct asdm_tensor tensor = *found;
     if (is_float(tensor.dtype) && take_part(&tensor, name.part, name.parts) && same_shape(&tensor, weight))
         return;
@@ -294,9 +294,10 @@ enum asdm_status asdm_checkpoint_verify(const struct asdm_checkpoint *c, enum as
         for (int w = 0; w < programs[i]->weight_count; w++)
             verify_weight(c, component, &programs[i]->weights[w], used, &missing, &wrong);
     for (size_t t = 0; t < tensors; t++) {
-        const char *name = asdm_safetensors_at(c->files[component], t)->name;
-        if (!used[t] && asdm_file_name_is_extra(c, component, name))
-            list_name(&extra, name, "");
+        const struct asdm_tensor *tensor = asdm_safetensors_at(c->files[component], t);
+        if (!used[asdm_safetensors_number(c->files[component], tensor)] &&
+            asdm_file_name_is_extra(c, component, tensor->name))
+            list_name(&extra, tensor->name, "");
     }
     free(used);
     if (missing.count)

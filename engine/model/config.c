@@ -1,10 +1,10 @@
 #include "model/config.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include <asdm/error.h>
 #include "model/config_keys.h"
+#include "model/light_config.h"
 
 enum { CHANNELS_MAX = 16384, SAMPLE_MAX = 16384, HEADS_MAX = 1024 };
 
@@ -69,17 +69,6 @@ static const struct asdm_config_key unet_keys[] = {
     {"use_ema_warmup", NULL},
     {"use_linear_projection", NULL},
     {NULL, NULL}};
-
-/* What makes a light model of one that diffusers knows. */
-static const struct asdm_config_key light_keys[] = {{"lineage", NULL}, /* where it came from */
-                                                    {NULL, NULL}};
-
-static enum asdm_status check_light(const struct asdm_json *json, const char *name, struct asdm_error *err) {
-    const struct asdm_json *node = asdm_json_get(json, "asdm");
-    char whole[256];
-    snprintf(whole, sizeof whole, "%.240s: asdm", name);
-    return node ? asdm_config_check_keys(node, whole, light_keys, err) : ASDM_OK;
-}
 
 static enum asdm_status read_channels(const struct asdm_json *json, const char *name, int *stages, int *channels,
                                       struct asdm_error *err) {
@@ -206,7 +195,6 @@ enum asdm_status asdm_unet_config_parse(const struct asdm_json *json, const char
                                  .conv_in_kernel = 3,
                                  .conv_out_kernel = 3};
     ASDM_TRY(asdm_config_check_keys(json, name, unet_keys, err));
-    ASDM_TRY(check_light(json, name, err));
     ASDM_TRY(read_unet_stages(json, name, &c, err));
     ASDM_TRY(read_mid_block(json, name, &c, err));
     ASDM_TRY(read_sample_size(json, name, &c, err));
@@ -223,6 +211,7 @@ enum asdm_status asdm_unet_config_parse(const struct asdm_json *json, const char
     c.time_embedding_dim = 4 * c.channels[0];
     ASDM_TRY(asdm_config_get_int(json, name, "time_embedding_dim", 1, CHANNELS_MAX * 4, &c.time_embedding_dim, err));
     ASDM_TRY(asdm_unet_config_check(&c, name, err));
+    ASDM_TRY(asdm_light_config_parse(json, name, &c, err));
     *ret = c;
     return ASDM_OK;
 }

@@ -12,6 +12,32 @@
 
 enum { ASDM_STAGES_MAX = 8, ASDM_LAYERS_MAX = 16 };
 
+/* Global-regional attention (ops/op.h) instead of the self-attention of some stages. */
+struct asdm_gri_config {
+    bool stages[ASDM_STAGES_MAX];
+    int window, pool; /* 0 where no stage has it */
+};
+
+/* Conditional convolution in resnets (ops/op.h): each keeps its own kernels beside those of removed ones. */
+enum asdm_routing {
+    ASDM_ROUTING_NONE,
+    ASDM_ROUTING_FULL,    /* by the mean of the resnet's input and the time embedding */
+    ASDM_ROUTING_TIMESTEP /* by the time embedding alone */
+};
+enum asdm_resnet_part { ASDM_PART_CONV1 = 1, ASDM_PART_CONV2 = 2, ASDM_PART_TIME = 4, ASDM_PART_SHORTCUT = 8 };
+enum { ASDM_CONDCONV_MAX = 32 };
+
+struct asdm_condconv_config {
+    enum asdm_routing routing;
+    float temperature;
+    int resnet_count;
+    struct asdm_experts {
+        char resnet[48]; /* "down_blocks.0.resnets.0" */
+        int count;       /* its own kernels among them */
+        unsigned parts;  /* those that are mixed */
+    } resnets[ASDM_CONDCONV_MAX];
+};
+
 /* unet/config.json (diffusers' UNet2DConditionModel). Stages are counted from the largest map down. */
 struct asdm_unet_config {
     int in_channels, out_channels;
@@ -33,6 +59,8 @@ struct asdm_unet_config {
     bool flip_sin_to_cos;
     float freq_shift;
     int conv_in_kernel, conv_out_kernel;
+    struct asdm_gri_config gri;
+    struct asdm_condconv_config condconv;
 };
 
 /* vae/config.json (AutoencoderKL). */

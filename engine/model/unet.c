@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include <asdm/error.h>
 #include "model/build.h"
 #include "model/resnet.h"
@@ -14,12 +16,15 @@ struct builder {
 
 /* ---- transformer */
 
-static int build_attention(struct builder *b, int x, int context, int heads, const char *name) {
+/* `gri`: global-regional where it attends to itself. */
+static int build_attention(struct builder *b, int x, int context, int heads, bool gri, const char *name) {
+    const struct asdm_gri_config *c = &b->config->gri;
     int channels = b->p->values[x].channels;
     int q = asdm_build_linear(b->p, x, asdm_build_name(b->p, "%s.to_q", name), channels, false);
     int k = asdm_build_linear(b->p, context, asdm_build_name(b->p, "%s.to_k", name), channels, false);
     int v = asdm_build_linear(b->p, context, asdm_build_name(b->p, "%s.to_v", name), channels, false);
-    int h = asdm_build_attention(b->p, q, k, v, heads, false);
+    int h = gri ? asdm_build_gri_attention(b->p, q, k, v, heads, c->window, c->pool)
+                : asdm_build_attention(b->p, q, k, v, heads, false);
     return asdm_build_linear(b->p, h, asdm_build_name(b->p, "%s.to_out.0", name), channels, true);
 }
 
@@ -30,11 +35,14 @@ static int build_feed_forward(struct builder *b, int x, const char *name) {
     return asdm_build_linear(b->p, h, asdm_build_name(b->p, "%s.net.2", name), channels, true);
 }
 
-static int build_transformer_layer(struct builder *b, int x, int heads, const char *name) {
+static int build_transformer_layer(struct builder *b, int x, int stage, const char *name) {
+    int heads = b->config->heads[stage];
+    bool gri = b->config->gri.stages[stage];
     int h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm1", name), 1e-5f);
-    x = asdm_build_add(b->p, build_attention(b, h, h, heads, asdm_build_name(b->p, "%s.attn1", name)), x);
+    x = asdm_build_add(b->p, build_attention(b, h, h, heads, gri, asdm_build_name(b->p, "%s.attn1", name)), x);
     h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm2", name), 1e-5f);
-    x = asdm_build_add(b->p, build_attention(b, h, b->context, heads, asdm_build_name(b->p, "%s.attn2", name)), x);
+    x = asdm_build_add(b->p, build_attention(b, h, b->context, heads, false, asdm_build_name(b->p, "%s.attn2", name)),
+                       x);
     h = asdm_build_layer_norm(b->p, x, asdm_build_name(b->p, "%s.norm3", name), 1e-5f);
     return asdm_build_add(b->p, build_feed_forward(b, h, asdm_build_name(b->p, "%s.ff", name)), x);
 }
@@ -51,13 +59,25 @@ static int build_transformer(struct builder *b, int x, int stage, const char *na
     int h = asdm_build_group_norm(b->p, x, asdm_build_name(b->p, "%s.norm", name), b->config->norm_groups, 1e-6f);
     h = build_projection(b, h, asdm_build_name(b->p, "%s.proj_in", name), channels);
     for (int i = 0; i < b->config->transformer_layers[stage] && b->p->status == ASDM_OK; i++)
-        h = build_transformer_layer(b, h, b->config->heads[stage],
-                                    asdm_build_name(b->p, "%s.transformer_blocks.%d", name, i));
+        h = build_transformer_layer(b, h, stage, asdm_build_name(b->p, "%s.transformer_blocks.%d", name, i));
     h = build_projection(b, h, asdm_build_name(b->p, "%s.proj_out", name), channels);
     return asdm_build_add(b->p, h, x);
 }
 
 /* ---- stages */
+
+static int build_resnet(struct builder *b, int x, int channels, const char *name) {
+    const struct asdm_condconv_config *c = &b->config->condconv;
+    struct asdm_resnet resnet = b->resnet;
+    struct asdm_resnet_experts experts = {.routing = c->routing, .temperature = c->temperature};
+    for (int i = 0; i < c->resnet_count; i++)
+        if (strcmp(c->resnets[i].resnet, name) == 0) {
+            experts.count = c->resnets[i].count;
+            experts.parts = c->resnets[i].parts;
+            resnet.experts = &experts;
+        }
+    return asdm_build_resnet(b->p, &resnet, x, channels, name);
+}
 
 static void push_skip(struct builder *b, int x) {
     ASDM_ASSERT(b->skip_count < SKIPS_MAX);
@@ -67,8 +87,7 @@ static void push_skip(struct builder *b, int x) {
 static int build_down(struct builder *b, int x, int stage) {
     const struct asdm_unet_config *c = b->config;
     for (int i = 0; i < c->layers[stage]; i++) {
-        x = asdm_build_resnet(b->p, &b->resnet, x, c->channels[stage],
-                              asdm_build_name(b->p, "down_blocks.%d.resnets.%d", stage, i));
+        x = build_resnet(b, x, c->channels[stage], asdm_build_name(b->p, "down_blocks.%d.resnets.%d", stage, i));
         if (c->down_attention[stage])
             x = build_transformer(b, x, stage, asdm_build_name(b->p, "down_blocks.%d.attentions.%d", stage, i));
         push_skip(b, x);
@@ -86,11 +105,11 @@ static int build_mid(struct builder *b, int x) {
     int stage = c->stages - 1, channels = c->channels[stage];
     if (!c->mid)
         return x;
-    x = asdm_build_resnet(b->p, &b->resnet, x, channels, "mid_block.resnets.0");
+    x = build_resnet(b, x, channels, "mid_block.resnets.0");
     if (!c->mid_attention)
         return x;
     x = build_transformer(b, x, stage, "mid_block.attentions.0");
-    return asdm_build_resnet(b->p, &b->resnet, x, channels, "mid_block.resnets.1");
+    return build_resnet(b, x, channels, "mid_block.resnets.1");
 }
 
 /* Up block `up` works on stage stages - 1 - up. */
@@ -100,8 +119,7 @@ static int build_up(struct builder *b, int x, int up) {
     for (int i = 0; i <= c->layers[stage]; i++) {
         ASDM_ASSERT(b->skip_count > 0);
         x = asdm_build_concat(b->p, x, b->skips[--b->skip_count]);
-        x = asdm_build_resnet(b->p, &b->resnet, x, c->channels[stage],
-                              asdm_build_name(b->p, "up_blocks.%d.resnets.%d", up, i));
+        x = build_resnet(b, x, c->channels[stage], asdm_build_name(b->p, "up_blocks.%d.resnets.%d", up, i));
         if (c->up_attention[stage])
             x = build_transformer(b, x, stage, asdm_build_name(b->p, "up_blocks.%d.attentions.%d", up, i));
     }
@@ -137,7 +155,7 @@ enum asdm_status asdm_unet_build(const struct asdm_unet_config *c, int tokens, s
                                  struct asdm_error *err) {
     struct asdm_program *p;
     ASDM_TRY(asdm_program_create("unet", &p, err));
-    struct builder b = {.p = p, .config = c, .resnet = {c->norm_groups, c->norm_eps, c->activation, ASDM_NONE}};
+    struct builder b = {.p = p, .config = c, .resnet = {c->norm_groups, c->norm_eps, c->activation, ASDM_NONE, NULL}};
     struct asdm_unet unet = {.program = p};
     unet.timestep = asdm_build_input(p, asdm_dim_const(1), asdm_dim_const(1), 1, ASDM_RATE_SCHEDULE);
     unet.context =

@@ -7,7 +7,7 @@ enum { PIXEL_LEVEL = -3 }; /* 8 pixels to a latent */
 static const float NORM_EPS = 1e-6f;
 
 static struct asdm_resnet resnet_of(const struct asdm_vae_config *c) {
-    return (struct asdm_resnet){c->norm_groups, NORM_EPS, c->activation, ASDM_NONE};
+    return (struct asdm_resnet){c->norm_groups, NORM_EPS, c->activation, ASDM_NONE, NULL};
 }
 
 /* Single-head self-attention over the whole map, with a norm before and the map added after. */

@@ -37,10 +37,13 @@ enum asdm_op_kind {
     ASDM_OP_LAYER_NORM,
     ASDM_OP_ATTENTION,
     ASDM_OP_ACTIVATION,
-    ASDM_OP_GEGLU,    /* a * gelu(b), a and b being the halves of the channels */
-    ASDM_OP_ADD,      /* x + residual, or x + row_bias (one vector per row, added to every token) */
-    ASDM_OP_CONCAT,   /* channels of x, then channels of x2 */
-    ASDM_OP_UPSAMPLE, /* nearest: output (i, j) = input (i / 2, j / 2) */
+    ASDM_OP_GEGLU,       /* a * gelu(b), a and b being the halves of the channels */
+    ASDM_OP_ADD,         /* x + residual, or x + row_bias (one vector per row, added to every token) */
+    ASDM_OP_CONCAT,      /* channels of x, then channels of x2 */
+    ASDM_OP_UPSAMPLE,    /* nearest: output (i, j) = input (i / 2, j / 2) */
+    ASDM_OP_GLOBAL_POOL, /* the mean over all tokens: one token */
+    ASDM_OP_ROUTING,     /* one token: the shares of experts, softmax(scale * (linear of x, then x2)) */
+    ASDM_OP_MIX,         /* the sum of the experts' vectors (inputs 0, 1, ...) by their shares */
     ASDM_OP_KIND_COUNT
 };
 
@@ -56,16 +59,18 @@ enum asdm_activation {
 /* Places of the operands in `inputs`. */
 enum {
     ASDM_SRC_X = 0,
-    ASDM_SRC_X2 = 1,       /* second source: its channels follow those of x (concat, linear, group_norm) */
+    ASDM_SRC_X2 = 1,       /* second source: its channels follow those of x (concat, linear, group_norm, global_pool,
+                            * routing) */
     ASDM_SRC_RESIDUAL = 2, /* added to the result (conv2d, linear, add) */
     ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add) */
     ASDM_SRC_Q = 0,
     ASDM_SRC_K = 1,
-    ASDM_SRC_V = 2, /* attention */
-    ASDM_SRC_COUNT = 4
+    ASDM_SRC_V = 2,       /* attention */
+    ASDM_SRC_ROUTING = 4, /* conv2d, linear and mix with experts: their shares, a vector per row */
+    ASDM_SRC_COUNT = 5
 };
 
-enum { ASDM_PARTS_MAX = 3, ASDM_NONE = -1 };
+enum { ASDM_PARTS_MAX = 4, ASDM_EXPERTS_MAX = 4, ASDM_NONE = -1 };
 
 /* One operation. Fields that a kind does not use are zero (value and weight numbers: ASDM_NONE). The fused forms
  * (activation, residual, x2, row_bias, upsample, geglu, several parts) are written by the rewrites, never by a model.
@@ -78,19 +83,36 @@ struct asdm_op {
      * embedding: weight[0] tokens, weight[1] positions */
     int weight[ASDM_PARTS_MAX], bias[ASDM_PARTS_MAX];
     int parts;
+    int experts; /* conv2d, linear (of one part): 2 or more where the kernel is mixed, see below; mix: inputs */
     enum asdm_activation activation;           /* on the result before the residual (linear, group_norm, activation) */
     int kernel, stride, pad_before, pad_after; /* conv2d; padding at top and left, at bottom and right */
     bool upsample;                             /* conv2d: x is upsampled first */
     bool geglu;                                /* linear: GEGLU on the result */
     int groups;                                /* group_norm */
     float eps;                                 /* norms, inside the square root */
+    float scale;                               /* routing: one over the temperature */
     int heads, head_dim;                       /* attention; softmax(q k' / sqrt(head_dim)) v */
     bool causal;                               /* attention: token i sees tokens 0 .. i */
+    int window, pool;                          /* attention: global-regional (GRI) where window > 0, see below */
     int channel[3];                            /* attention: first channel of q, k, v in their values */
     bool flip_sin_to_cos;                      /* timestep_embedding: cosines first */
     float freq_shift;
     bool nchw; /* import, export: the caller's rows are channel planes; otherwise channels innermost */
 };
+
+/* Conditional convolution (CondConv, Yang et al. 2019, with a softmax): weight[e] and bias[e] are the kernels and
+ * biases of `experts` experts, all of one shape, and operand ASDM_SRC_ROUTING has their shares for each row, at any
+ * rate. A row's kernel is sum_e share_e weight_e, summed in float32 and rounded once to the type that weights are kept
+ * in, its bias sum_e share_e bias_e in float32; then it is an ordinary convolution or product. Shares are stored
+ * rounded: who reads them divides them by their sum. A share of exactly 0 leaves its expert out, so that with one share
+ * of 1 the result is that expert's, bit by bit. Rows with equal shares have equal kernels. */
+
+/* Global-regional attention (A-SDM): q, k and v are one map of height x width tokens. The map is cut into windows of
+ * window x window tokens and into cells of pool x pool, both from the top left, the last ones of a row or column as
+ * small as the map leaves them; `pool` divides `window`, so that each cell lies in one window. A query sees, in one
+ * softmax, the tokens of its own window in row-major order, and then every cell that lies in another window, in
+ * row-major order: a cell's key and value are the means of its tokens' (n of them), and log(n) is added to its score. A
+ * window that covers the map is plain attention, bit by bit. */
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind);
 

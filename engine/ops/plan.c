@@ -493,6 +493,11 @@ enum asdm_status asdm_plan_run_until(struct asdm_plan *plan, int *position, doub
     return ASDM_OK;
 }
 
+double asdm_plan_device_seconds(const struct asdm_plan *plan) {
+    const struct asdm_device_class *device = plan->backend->class->device;
+    return device ? device->time(plan->backend, enqueue, (void *)(uintptr_t)plan) : 0;
+}
+
 /* One kernel of a plan. */
 struct step_of {
     const struct asdm_plan *plan;

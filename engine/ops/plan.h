@@ -43,6 +43,8 @@ size_t asdm_plan_bytes(const struct asdm_plan *plan);
 /* Runs once, and calls `report` for each operation with its time in seconds (on a device, that of the device alone). */
 typedef void asdm_plan_report(void *user, const struct asdm_site *site, const struct asdm_kernel *kernel,
                               double seconds);
+/* Seconds that a device takes for the whole plan, run after run without waiting for the caller. 0 without a device. */
+double asdm_plan_device_seconds(const struct asdm_plan *plan);
 void asdm_plan_profile(const struct asdm_plan *plan, asdm_plan_report *report, void *user);
 
 #endif

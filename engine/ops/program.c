@@ -8,10 +8,11 @@
 enum { PROGRAM_BYTES_MAX = 64 << 20, ITEMS_MAX = 1 << 20, CHANNELS_MAX = 1 << 20, LEVEL_MAX = 12 };
 
 const char *asdm_op_kind_name(enum asdm_op_kind kind) {
-    static const char *const names[ASDM_OP_KIND_COUNT] = {"import",    "export",     "embedding",  "timestep_embedding",
-                                                          "conv2d",    "linear",     "group_norm", "layer_norm",
-                                                          "attention", "activation", "geglu",      "add",
-                                                          "concat",    "upsample"};
+    static const char *const names[ASDM_OP_KIND_COUNT] = {
+        "import",  "export",     "embedding",  "timestep_embedding", "conv2d",
+        "linear",  "group_norm", "layer_norm", "attention",          "activation",
+        "geglu",   "add",        "concat",     "upsample",           "global_pool",
+        "routing", "mix"};
     ASDM_ASSERT(kind < ASDM_OP_KIND_COUNT);
     return names[kind];
 }
@@ -97,11 +98,12 @@ static int add_weight(struct asdm_program *p, const char *name, const char *suff
 }
 
 static struct asdm_op new_op(enum asdm_op_kind kind, int x) {
-    return (struct asdm_op){.kind = kind,
-                            .inputs = {x, ASDM_NONE, ASDM_NONE, ASDM_NONE},
-                            .output = ASDM_NONE,
-                            .weight = {ASDM_NONE, ASDM_NONE, ASDM_NONE},
-                            .bias = {ASDM_NONE, ASDM_NONE, ASDM_NONE}};
+    struct asdm_op op = {.kind = kind, .output = ASDM_NONE};
+    for (int i = 0; i < ASDM_SRC_COUNT; i++)
+        op.inputs[i] = i ? ASDM_NONE : x;
+    for (int i = 0; i < ASDM_PARTS_MAX; i++)
+        op.weight[i] = op.bias[i] = ASDM_NONE;
+    return op;
 }
 
 static enum asdm_rate join_rates(enum asdm_rate a, enum asdm_rate b) {
@@ -263,6 +265,16 @@ int asdm_build_attention(struct asdm_program *p, int q, int k, int v, int heads,
     return emit(p, op, shape);
 }
 
+int asdm_build_gri_attention(struct asdm_program *p, int q, int k, int v, int heads, int window, int pool) {
+    ASDM_ASSERT(window > 0 && pool > 0 && window % pool == 0);
+    int y = asdm_build_attention(p, q, k, v, heads, false);
+    if (p->status == ASDM_OK) {
+        p->ops[p->op_count - 1].window = window;
+        p->ops[p->op_count - 1].pool = pool;
+    }
+    return y;
+}
+
 int asdm_build_activation(struct asdm_program *p, int x, enum asdm_activation activation) {
     struct asdm_op op = new_op(ASDM_OP_ACTIVATION, x);
     op.activation = activation;
@@ -302,6 +314,68 @@ int asdm_build_upsample(struct asdm_program *p, int x) {
     return emit(p, new_op(ASDM_OP_UPSAMPLE, x), shape);
 }
 
+int asdm_build_global_pool(struct asdm_program *p, int x) {
+    struct asdm_value shape = value_of(p, x);
+    shape.height = shape.width = asdm_dim_const(1);
+    return emit(p, new_op(ASDM_OP_GLOBAL_POOL, x), shape);
+}
+
+/* ---- conditional forms */
+
+int asdm_build_routing(struct asdm_program *p, int x, int x2, const char *name, int experts, float temperature) {
+    struct asdm_op op = new_op(ASDM_OP_ROUTING, x);
+    struct asdm_value shape = value_of(p, x);
+    int64_t features = shape.channels + (x2 == ASDM_NONE ? 0 : value_of(p, x2).channels);
+    op.inputs[ASDM_SRC_X2] = x2;
+    op.weight[0] = add_weight(p, name, ".weight", 2, (int64_t[]){experts, features});
+    op.bias[0] = add_weight(p, name, ".bias", 1, (int64_t[]){experts});
+    op.parts = 1;
+    op.scale = 1 / temperature;
+    shape.channels = experts;
+    return emit(p, op, shape);
+}
+
+static int build_mixed(struct asdm_program *p, struct asdm_op op, int routing, const char *const *names, int experts,
+                       int out_channels) {
+    struct asdm_value shape = value_of(p, op.inputs[ASDM_SRC_X]);
+    int kernel = op.kind == ASDM_OP_CONV2D ? op.kernel : 1;
+    ASDM_ASSERT(2 <= experts && experts <= ASDM_EXPERTS_MAX);
+    for (int e = 0; e < experts; e++) {
+        op.weight[e] = add_weight(p, names[e], ".weight", 4, (int64_t[]){out_channels, shape.channels, kernel, kernel});
+        op.bias[e] = add_weight(p, names[e], ".bias", 1, (int64_t[]){out_channels});
+    }
+    op.inputs[ASDM_SRC_ROUTING] = routing;
+    op.parts = 1;
+    op.experts = experts;
+    shape.channels = out_channels;
+    return emit(p, op, shape);
+}
+
+int asdm_build_mixed_conv2d(struct asdm_program *p, int x, int routing, const char *const *names, int experts,
+                            int out_channels, int kernel) {
+    struct asdm_op op = new_op(ASDM_OP_CONV2D, x);
+    ASDM_ASSERT(kernel % 2 == 1);
+    op.kernel = kernel;
+    op.stride = 1;
+    op.pad_before = op.pad_after = kernel / 2;
+    return build_mixed(p, op, routing, names, experts, out_channels);
+}
+
+int asdm_build_mixed_pointwise(struct asdm_program *p, int x, int routing, const char *const *names, int experts,
+                               int out_channels) {
+    return build_mixed(p, new_op(ASDM_OP_LINEAR, x), routing, names, experts, out_channels);
+}
+
+int asdm_build_mix(struct asdm_program *p, const int *vectors, int routing, int experts) {
+    struct asdm_op op = new_op(ASDM_OP_MIX, vectors[0]);
+    ASDM_ASSERT(2 <= experts && experts <= ASDM_EXPERTS_MAX && ASDM_EXPERTS_MAX <= (int)ASDM_SRC_ROUTING);
+    for (int e = 1; e < experts; e++)
+        op.inputs[e] = vectors[e];
+    op.inputs[ASDM_SRC_ROUTING] = routing;
+    op.experts = experts;
+    return emit(p, op, value_of(p, vectors[0]));
+}
+
 /* ---- reading */
 
 int asdm_program_uses(const struct asdm_program *program, int value) {
@@ -329,27 +403,64 @@ static double tokens_of(const struct asdm_value *value, int height, int width) {
            (double)asdm_dim_resolve(value->width, height, width);
 }
 
+bool asdm_op_is_gri(const struct asdm_op *op, int64_t height, int64_t width) {
+    return op->window > 0 && (height > op->window || width > op->window);
+}
+
+/* The sum over a line's windows of their squared lengths. */
+static double squared_windows(int64_t length, int window) {
+    double whole = (double)(length / window), rest = (double)(length % window);
+    return whole * window * window + rest * rest;
+}
+
+/* Pairs of query and key. */
+static double attention_pairs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    const struct asdm_value *q = &p->values[op->inputs[ASDM_SRC_Q]], *k = &p->values[op->inputs[ASDM_SRC_K]];
+    int64_t h = asdm_dim_resolve(q->height, height, width), w = asdm_dim_resolve(q->width, height, width);
+    if (!asdm_op_is_gri(op, h, w))
+        return tokens_of(q, height, width) * tokens_of(k, height, width);
+    double cells = (double)((h + op->pool - 1) / op->pool) * (double)((w + op->pool - 1) / op->pool);
+    return squared_windows(h, op->window) * squared_windows(w, op->window) + (double)h * (double)w * cells;
+}
+
 double asdm_program_op_macs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
     const struct asdm_value *out = &p->values[op->output];
     double tokens = tokens_of(out, height, width), macs = 0;
+    if (op->weight[0] != ASDM_NONE)
+        macs = op->experts * (double)asdm_weight_count(&p->weights[op->weight[0]]);
     switch (op->kind) {
     case ASDM_OP_CONV2D:
-        return tokens * (double)out->channels * (double)p->weights[op->weight[0]].dims[1] * op->kernel * op->kernel;
+        return macs +
+               tokens * (double)out->channels * (double)p->weights[op->weight[0]].dims[1] * op->kernel * op->kernel;
+    case ASDM_OP_ROUTING:
+        return (double)asdm_weight_count(&p->weights[op->weight[0]]);
+    case ASDM_OP_MIX:
+        return op->experts * out->channels;
     case ASDM_OP_LINEAR:
         for (int i = 0; i < op->parts; i++)
             macs += tokens * (double)p->weights[op->weight[i]].dims[0] * (double)p->weights[op->weight[i]].dims[1];
         return macs;
     case ASDM_OP_ATTENTION:
-        return 2 * tokens * tokens_of(&p->values[op->inputs[ASDM_SRC_K]], height, width) * out->channels;
+        return 2 * attention_pairs(p, op, height, width) * out->channels;
     default:
         return 0;
     }
 }
 
-double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width) {
-    double macs = 0;
-    for (int i = 0; i < program->op_count; i++)
-        if (asdm_program_op_rate(program, &program->ops[i]) == rate)
-            macs += asdm_program_op_macs(program, &program->ops[i], height, width);
-    return macs;
+/* A 3x3 convolution on an upsampled map of exactly twice the size, fused with the upsampling or not. */
+static bool is_folded(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    int x = op->inputs[ASDM_SRC_X], producer = p->values[x].producer;
+    bool follows = producer != ASDM_NONE && p->ops[producer].kind == ASDM_OP_UPSAMPLE;
+    if (op->kind != ASDM_OP_CONV2D || op->kernel != 3 || op->stride != 1 || (!op->upsample && !follows))
+        return false;
+    const struct asdm_value *small = &p->values[op->upsample ? x : p->ops[producer].inputs[ASDM_SRC_X]];
+    const struct asdm_value *out = &p->values[op->output];
+    return asdm_dim_resolve(out->height, height, width) == 2 * asdm_dim_resolve(small->height, height, width) &&
+           asdm_dim_resolve(out->width, height, width) == 2 * asdm_dim_resolve(small->width, height, width);
+}
+
+double asdm_program_op_step_macs(const struct asdm_program *p, const struct asdm_op *op, int height, int width) {
+    if (asdm_program_op_rate(p, op) != ASDM_RATE_STEP)
+        return 0;
+    return asdm_program_op_macs(p, op, height, width) * (is_folded(p, op, height, width) ? 4.0 / 9 : 1);
 }

@@ -71,12 +71,25 @@ int asdm_build_pointwise(struct asdm_program *p, int x, const char *name, int ou
 int asdm_build_group_norm(struct asdm_program *p, int x, const char *name, int groups, float eps);
 int asdm_build_layer_norm(struct asdm_program *p, int x, const char *name, float eps);
 int asdm_build_attention(struct asdm_program *p, int q, int k, int v, int heads, bool causal);
+/* Global-regional attention of a map to itself (op.h); `pool` divides `window`. */
+int asdm_build_gri_attention(struct asdm_program *p, int q, int k, int v, int heads, int window, int pool);
 int asdm_build_activation(struct asdm_program *p, int x, enum asdm_activation activation);
 int asdm_build_geglu(struct asdm_program *p, int x);
 int asdm_build_add(struct asdm_program *p, int x, int residual);
 int asdm_build_add_row_bias(struct asdm_program *p, int x, int bias); /* bias: 1 x 1 tokens */
 int asdm_build_concat(struct asdm_program *p, int x, int x2);
 int asdm_build_upsample(struct asdm_program *p, int x); /* one level down: sizes as the level gives them */
+int asdm_build_global_pool(struct asdm_program *p, int x);
+/* Shares of `experts` experts from vectors x and x2 (or ASDM_NONE), whose channels follow those of x; weights under
+ * `name`: [experts, channels], and a bias. */
+int asdm_build_routing(struct asdm_program *p, int x, int x2, const char *name, int experts, float temperature);
+/* Conditional forms (op.h): `names` are the experts', `routing` their shares. Convolutions have stride 1 and keep the
+ * size. */
+int asdm_build_mixed_conv2d(struct asdm_program *p, int x, int routing, const char *const *names, int experts,
+                            int out_channels, int kernel);
+int asdm_build_mixed_pointwise(struct asdm_program *p, int x, int routing, const char *const *names, int experts,
+                               int out_channels);
+int asdm_build_mix(struct asdm_program *p, const int *vectors, int routing, int experts);
 
 /* ---- reading */
 
@@ -87,9 +100,17 @@ enum asdm_rate asdm_program_op_rate(const struct asdm_program *program, const st
 /* A size for latents of height x width. */
 int64_t asdm_dim_resolve(struct asdm_dim dim, int height, int width);
 
+/* Whether an attention on a map of height x width tokens is global-regional and not plain, which it is where its window
+ * covers the map. */
+bool asdm_op_is_gri(const struct asdm_op *op, int64_t height, int64_t width);
+
 /* Multiply-accumulates of an operation for one row and latents of height x width: products, convolutions and both
- * matrix products of attention; the basis of every GMAC figure in this project. And of all operations of a rate. */
+ * matrix products of attention; the basis of every GMAC figure in this project. A query of global-regional attention
+ * has its window's tokens and all cells for keys, those that are masked counted; a conditional form has the mixing of
+ * its kernels beside the rest, once per row. */
 double asdm_program_op_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);
-double asdm_program_macs(const struct asdm_program *program, enum asdm_rate rate, int height, int width);
+/* What is left of an operation's at each step after the exact rewrites: nothing where its rate is slower, and 4/9 of a
+ * 3x3 convolution that reads an upsampled map of twice the size, which is four 2x2 ones on the small map. */
+double asdm_program_op_step_macs(const struct asdm_program *program, const struct asdm_op *op, int height, int width);
 
 #endif

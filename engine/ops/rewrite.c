@@ -102,8 +102,9 @@ static void fuse_concat(struct asdm_program *p, struct asdm_op *concat) {
     for (int i = 0; i < p->op_count; i++)
         for (int j = 0; j < ASDM_SRC_COUNT; j++) {
             const struct asdm_op *op = &p->ops[i];
-            if (op->inputs[j] == concat->output && (j != ASDM_SRC_X || op->inputs[ASDM_SRC_X2] != ASDM_NONE ||
-                                                    (op->kind != ASDM_OP_GROUP_NORM && op->kind != ASDM_OP_LINEAR)))
+            if (op->inputs[j] == concat->output &&
+                (j != ASDM_SRC_X || op->inputs[ASDM_SRC_X2] != ASDM_NONE ||
+                 (op->kind != ASDM_OP_GROUP_NORM && op->kind != ASDM_OP_LINEAR && op->kind != ASDM_OP_GLOBAL_POOL)))
                 return;
         }
     for (int i = 0; i < p->op_count; i++)

@@ -13,7 +13,7 @@ enum asdm_rewrite {
     ASDM_REWRITE_RESIDUAL = 1 << 4,           /* conv2d or linear, then add */
     ASDM_REWRITE_QKV = 1 << 5,                /* q, k, v (or k, v) products of one source into one */
     ASDM_REWRITE_UPSAMPLE_CONV = 1 << 6,      /* upsample, then conv2d */
-    ASDM_REWRITE_CONCAT = 1 << 7,             /* concat read as two sources by group_norm and linear */
+    ASDM_REWRITE_CONCAT = 1 << 7,             /* concat read as two sources by group_norm, linear, global_pool */
     ASDM_REWRITE_ALL = (1 << 8) - 1
 };
 

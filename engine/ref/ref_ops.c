@@ -144,11 +144,57 @@ static void conv_pixel(const struct ref_op *op, const float *x, int64_t y0, int6
         }
 }
 
-static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
+/* The shares of a row's experts. */
+static void read_shares(const struct ref_op *op, const struct asdm_run *run, int row, double shares[ASDM_EXPERTS_MAX]) {
+    const float *stored = source(op, run, ASDM_SRC_ROUTING, row);
+    double sum = 0;
+    for (int e = 0; e < op->site.op->experts; e++)
+        sum += stored[e];
+    for (int e = 0; e < op->site.op->experts; e++)
+        shares[e] = stored[e] / sum;
+}
+
+/* Numbers of the experts by their shares. */
+static void mix(const float *const *from, const double *shares, int experts, size_t count, float *dst) {
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0;
+        for (int e = 0; e < experts; e++)
+            sum += shares[e] != 0 ? shares[e] * from[e][i] : 0;
+        dst[i] = (float)sum;
+    }
+}
+
+typedef void run_rows(const struct ref_op *op, const struct asdm_run *run, int first, int count);
+
+/* All rows, or with experts row by row, each with its own kernel as the only one. */
+static void run_mixed(const struct ref_op *op, const struct asdm_run *run, run_rows *run_some) {
+    const struct asdm_op *o = op->site.op;
+    if (!o->experts) {
+        run_some(op, run, 0, op->site.rows);
+        return;
+    }
+    size_t count = asdm_weight_count(&op->site.program->weights[o->weight[0]]), outputs = (size_t)op->site.out.channels;
+    float *weight = malloc(count * sizeof *weight), *bias = malloc(outputs * sizeof *bias);
+    ASDM_ASSERT(weight && bias);
+    struct ref_op mixed = *op;
+    mixed.weight[0] = weight;
+    mixed.bias[0] = bias;
+    for (int row = 0; row < op->site.rows; row++) {
+        double shares[ASDM_EXPERTS_MAX];
+        read_shares(op, run, row, shares);
+        mix(op->weight, shares, o->experts, count, weight);
+        mix(op->bias, shares, o->experts, outputs, bias);
+        run_some(&mixed, run, row, 1);
+    }
+    free(weight);
+    free(bias);
+}
+
+static void conv2d_rows(const struct ref_op *op, const struct asdm_run *run, int first, int rows) {
     const struct asdm_op *o = op->site.op;
     struct asdm_extent out = op->site.out;
 #pragma omp parallel for collapse(2)
-    for (int row = 0; row < op->site.rows; row++)
+    for (int row = first; row < first + rows; row++)
         for (int64_t y = 0; y < out.height; y++) {
             double *sum = malloc((size_t)out.channels * sizeof *sum);
             ASDM_ASSERT(sum);
@@ -165,6 +211,10 @@ static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
         }
 }
 
+static void run_conv2d(const struct ref_op *op, const struct asdm_run *run) {
+    run_mixed(op, run, conv2d_rows);
+}
+
 /* All parts' outputs of one token, before activation. */
 static void linear_token(const struct ref_op *op, const struct joined *x, int64_t token, double *sum) {
     const struct asdm_op *o = op->site.op;
@@ -177,11 +227,11 @@ static void linear_token(const struct ref_op *op, const struct joined *x, int64_
     }
 }
 
-static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
+static void linear_rows(const struct ref_op *op, const struct asdm_run *run, int first, int rows) {
     const struct asdm_op *o = op->site.op;
     int64_t channels = op->site.out.channels, tokens = tokens_of(op->site.out);
 #pragma omp parallel for collapse(2)
-    for (int row = 0; row < op->site.rows; row++)
+    for (int row = first; row < first + rows; row++)
         for (int64_t t = 0; t < tokens; t++) {
             double *sum = malloc((size_t)(o->geglu ? 2 * channels : channels) * sizeof *sum);
             ASDM_ASSERT(sum);
@@ -194,6 +244,53 @@ static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
             }
             free(sum);
         }
+}
+
+static void run_linear(const struct ref_op *op, const struct asdm_run *run) {
+    run_mixed(op, run, linear_rows);
+}
+
+/* ---- conditional forms */
+
+static void run_global_pool(const struct ref_op *op, const struct asdm_run *run) {
+    int64_t channels = op->site.out.channels, tokens = tokens_of(op->site.in[ASDM_SRC_X]);
+#pragma omp parallel for collapse(2)
+    for (int row = 0; row < op->site.rows; row++)
+        for (int64_t c = 0; c < channels; c++) {
+            struct joined x = join(op, run, row);
+            double sum = 0;
+            for (int64_t t = 0; t < tokens; t++)
+                sum += joined_at(&x, t, c);
+            result(op, run, row)[c] = (float)(sum / (double)tokens);
+        }
+}
+
+static void run_routing(const struct ref_op *op, const struct asdm_run *run) {
+    int64_t experts = op->site.out.channels;
+    for (int row = 0; row < op->site.rows; row++) {
+        struct joined x = join(op, run, row);
+        double score[ASDM_EXPERTS_MAX], most = -INFINITY, total = 0;
+        start_sum(score, op->bias[0], experts);
+        for (int64_t c = 0; c < x.channels + x.channels2; c++)
+            accumulate(score, joined_at(&x, 0, c), op->weight[0] + c * experts, experts);
+        for (int64_t e = 0; e < experts; e++)
+            most = fmax(most, score[e] *= op->site.op->scale);
+        for (int64_t e = 0; e < experts; e++)
+            total += score[e] = exp(score[e] - most);
+        for (int64_t e = 0; e < experts; e++)
+            result(op, run, row)[e] = (float)(score[e] / total);
+    }
+}
+
+static void run_mix(const struct ref_op *op, const struct asdm_run *run) {
+    for (int row = 0; row < op->site.rows; row++) {
+        const float *vectors[ASDM_EXPERTS_MAX];
+        double shares[ASDM_EXPERTS_MAX];
+        for (int e = 0; e < op->site.op->experts; e++)
+            vectors[e] = source(op, run, e, row);
+        read_shares(op, run, row, shares);
+        mix(vectors, shares, op->site.op->experts, (size_t)op->site.out.channels, result(op, run, row));
+    }
 }
 
 /* ---- norms */
@@ -252,15 +349,16 @@ static void run_layer_norm(const struct ref_op *op, const struct asdm_run *run) 
 
 /* ---- attention */
 
-/* One query of one head: q, and the first key and value of the head with the distance to the next. */
+/* One query of one head: q, and the first key and value of the head with the distance to the next; `bias` (or NULL) is
+ * added to the scores. */
 static void attend(const float *q, const float *k, const float *v, int64_t k_pitch, int64_t v_pitch, int64_t keys,
-                   int dim, double *weight, float *dst) {
+                   const double *bias, int dim, double *weight, float *dst) {
     double most = -INFINITY, total = 0;
     for (int64_t j = 0; j < keys; j++) {
         weight[j] = 0;
         for (int c = 0; c < dim; c++)
             weight[j] += (double)q[c] * k[j * k_pitch + c];
-        weight[j] /= sqrt(dim);
+        weight[j] = weight[j] / sqrt(dim) + (bias ? bias[j] : 0);
         most = fmax(most, weight[j]);
     }
     for (int64_t j = 0; j < keys; j++)
@@ -273,9 +371,76 @@ static void attend(const float *q, const float *k, const float *v, int64_t k_pit
     }
 }
 
+/* What the queries of one window see of one head: copies, dense. */
+struct seen {
+    float *k, *v;
+    double *bias, *weight;
+    int64_t count;
+};
+
+/* The mean of k and v over tokens [y0, y1) x [x0, x1), as one key more. */
+static void see(struct seen *seen, const float *k, const float *v, const struct ref_op *op, int64_t y0, int64_t y1,
+                int64_t x0, int64_t x1) {
+    int64_t width = op->site.out.width, k_pitch = op->site.in[ASDM_SRC_K].channels;
+    int64_t v_pitch = op->site.in[ASDM_SRC_V].channels;
+    double tokens = (double)((y1 - y0) * (x1 - x0));
+    int dim = op->site.op->head_dim;
+    for (int c = 0; c < dim; c++) {
+        double key = 0, value = 0;
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = x0; x < x1; x++) {
+                key += k[(y * width + x) * k_pitch + c];
+                value += v[(y * width + x) * v_pitch + c];
+            }
+        seen->k[seen->count * dim + c] = (float)(key / tokens);
+        seen->v[seen->count * dim + c] = (float)(value / tokens);
+    }
+    seen->bias[seen->count++] = log(tokens);
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* One window of global-regional attention: top left (top, left); its tokens, then the cells of all other windows. */
+static void attend_window(const struct ref_op *op, const float *q, const float *k, const float *v, int64_t top,
+                          int64_t left, struct seen *seen, float *dst) {
+    const struct asdm_op *o = op->site.op;
+    int64_t height = op->site.out.height, width = op->site.out.width;
+    int64_t bottom = least(top + o->window, height), right = least(left + o->window, width);
+    seen->count = 0;
+    for (int64_t y = top; y < bottom; y++)
+        for (int64_t x = left; x < right; x++)
+            see(seen, k, v, op, y, y + 1, x, x + 1);
+    for (int64_t y = 0; y < height; y += o->pool)
+        for (int64_t x = 0; x < width; x += o->pool)
+            if (y < top || y >= bottom || x < left || x >= right)
+                see(seen, k, v, op, y, least(y + o->pool, height), x, least(x + o->pool, width));
+    for (int64_t y = top; y < bottom; y++)
+        for (int64_t x = left; x < right; x++)
+            attend(q + (y * width + x) * op->site.in[ASDM_SRC_Q].channels, seen->k, seen->v, o->head_dim, o->head_dim,
+                   seen->count, seen->bias, o->head_dim, seen->weight, dst + (y * width + x) * op->site.out.channels);
+}
+
+static void attend_windows(const struct ref_op *op, const float *q, const float *k, const float *v, float *dst) {
+    const struct asdm_op *o = op->site.op;
+    size_t dim = (size_t)o->head_dim, room = 2 * (size_t)tokens_of(op->site.out); /* tokens and cells at most */
+    struct seen seen = {malloc(room * dim * sizeof(float)), malloc(room * dim * sizeof(float)),
+                        malloc(room * sizeof(double)), malloc(room * sizeof(double)), 0};
+    ASDM_ASSERT(seen.k && seen.v && seen.bias && seen.weight);
+    for (int64_t top = 0; top < op->site.out.height; top += o->window)
+        for (int64_t left = 0; left < op->site.out.width; left += o->window)
+            attend_window(op, q, k, v, top, left, &seen, dst);
+    free(seen.k);
+    free(seen.v);
+    free(seen.bias);
+    free(seen.weight);
+}
+
 static void run_attention(const struct ref_op *op, const struct asdm_run *run) {
     const struct asdm_op *o = op->site.op;
     const struct asdm_extent *in = op->site.in;
+    bool windows = asdm_op_is_gri(o, op->site.out.height, op->site.out.width);
     int64_t queries = tokens_of(op->site.out), keys = tokens_of(in[ASDM_SRC_K]);
 #pragma omp parallel for collapse(2)
     for (int row = 0; row < op->site.rows; row++)
@@ -286,9 +451,12 @@ static void run_attention(const struct ref_op *op, const struct asdm_run *run) {
             const float *k = source(op, run, ASDM_SRC_K, row) + o->channel[1] + head * o->head_dim;
             const float *v = source(op, run, ASDM_SRC_V, row) + o->channel[2] + head * o->head_dim;
             float *dst = result(op, run, row) + head * o->head_dim;
-            for (int64_t i = 0; i < queries; i++)
+            if (windows)
+                attend_windows(op, q, k, v, dst);
+            for (int64_t i = 0; i < queries && !windows; i++)
                 attend(q + i * in[ASDM_SRC_Q].channels, k, v, in[ASDM_SRC_K].channels, in[ASDM_SRC_V].channels,
-                       o->causal && i + 1 < keys ? i + 1 : keys, o->head_dim, weight, dst + i * op->site.out.channels);
+                       o->causal && i + 1 < keys ? i + 1 : keys, NULL, o->head_dim, weight,
+                       dst + i * op->site.out.channels);
             free(weight);
         }
 }
@@ -342,13 +510,23 @@ static void run_upsample(const struct ref_op *op, const struct asdm_run *run) {
 
 ref_run *ref_run_of(enum asdm_op_kind kind) {
     static ref_run *const runs[ASDM_OP_KIND_COUNT] = {
-        [ASDM_OP_IMPORT] = run_import,         [ASDM_OP_EXPORT] = run_export,
-        [ASDM_OP_EMBEDDING] = run_embedding,   [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
-        [ASDM_OP_CONV2D] = run_conv2d,         [ASDM_OP_LINEAR] = run_linear,
-        [ASDM_OP_GROUP_NORM] = run_group_norm, [ASDM_OP_LAYER_NORM] = run_layer_norm,
-        [ASDM_OP_ATTENTION] = run_attention,   [ASDM_OP_ACTIVATION] = run_activation,
-        [ASDM_OP_GEGLU] = run_geglu,           [ASDM_OP_ADD] = run_add,
-        [ASDM_OP_CONCAT] = run_concat,         [ASDM_OP_UPSAMPLE] = run_upsample,
+        [ASDM_OP_IMPORT] = run_import,
+        [ASDM_OP_EXPORT] = run_export,
+        [ASDM_OP_EMBEDDING] = run_embedding,
+        [ASDM_OP_TIMESTEP_EMBEDDING] = run_timestep_embedding,
+        [ASDM_OP_CONV2D] = run_conv2d,
+        [ASDM_OP_LINEAR] = run_linear,
+        [ASDM_OP_GROUP_NORM] = run_group_norm,
+        [ASDM_OP_LAYER_NORM] = run_layer_norm,
+        [ASDM_OP_ATTENTION] = run_attention,
+        [ASDM_OP_ACTIVATION] = run_activation,
+        [ASDM_OP_GEGLU] = run_geglu,
+        [ASDM_OP_ADD] = run_add,
+        [ASDM_OP_CONCAT] = run_concat,
+        [ASDM_OP_UPSAMPLE] = run_upsample,
+        [ASDM_OP_GLOBAL_POOL] = run_global_pool,
+        [ASDM_OP_ROUTING] = run_routing,
+        [ASDM_OP_MIX] = run_mix,
     };
     return runs[kind];
 }

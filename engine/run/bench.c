@@ -162,8 +162,7 @@ static double bytes_moved(const struct profile *profile, const struct asdm_site 
 }
 
 static double gmac_of(const struct profile *profile, const struct asdm_site *site) {
-    double macs = asdm_program_op_macs(site->program, site->op, profile->height, profile->width);
-    return site->rows * macs / 1e9 * (site->op->upsample ? 4.0 / 9 : 1);
+    return site->rows * asdm_program_op_step_macs(site->program, site->op, profile->height, profile->width) / 1e9;
 }
 
 static void describe_shape(const struct asdm_site *site, char *text, size_t room) {
@@ -181,7 +180,11 @@ static void describe_shape(const struct asdm_site *site, char *text, size_t room
                  (int)out->channels * (op->geglu ? 2 : 1), op->geglu ? " geglu" : "");
         break;
     case ASDM_OP_ATTENTION:
-        snprintf(text, room, "%dx%d d%d h%d", (int)(in->height * in->width), (int)keys, op->head_dim, op->heads);
+        if (asdm_op_is_gri(op, out->height, out->width))
+            snprintf(text, room, "%dx%d d%d h%d window %d/%d", (int)out->height, (int)out->width, op->head_dim,
+                     op->heads, op->window, op->pool);
+        else
+            snprintf(text, room, "%dx%d d%d h%d", (int)(in->height * in->width), (int)keys, op->head_dim, op->heads);
         break;
     default:
         snprintf(text, room, "%dx%d %d", (int)out->height, (int)out->width, (int)out->channels);
@@ -238,7 +241,7 @@ static struct asdm_plan *plan_of(const struct call *call) {
 
 enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_what what, int rows, int width,
                                     int height, struct asdm_bench_line *lines, int room, int *ret_count,
-                                    struct asdm_error *err) {
+                                    double *ret_whole_seconds, struct asdm_error *err) {
     struct call call = call_of(model, what, rows, width, height);
     struct profile profile = {lines, room, 0, call.height, call.width, model->backend->element_bytes};
     enum asdm_status status = call_init(&call, err);
@@ -246,6 +249,7 @@ enum asdm_status asdm_bench_profile(struct asdm_model *model, enum asdm_bench_wh
         status = time_calls(&call, 0, NULL, err);
     if (status == ASDM_OK) {
         asdm_plan_profile(plan_of(&call), add_to_profile, &profile);
+        *ret_whole_seconds = asdm_plan_device_seconds(plan_of(&call));
         qsort(lines, (size_t)profile.count, sizeof *lines, slowest_first);
         *ret_count = profile.count;
     }

@@ -38,8 +38,10 @@ static void measure(const struct selection *s, const char *prefix, struct asdm_m
         const struct asdm_op *op = &p->ops[i];
         if (op->weight[0] != ASDM_NONE)
             current = p->weights[op->weight[0]].name;
-        if (starts_with(current, prefix))
-            part->gmac += asdm_program_op_macs(p, op, s->height, s->width) / 1e9;
+        if (!starts_with(current, prefix))
+            continue;
+        part->gmac += asdm_program_op_macs(p, op, s->height, s->width) / 1e9;
+        part->step_gmac += asdm_program_op_step_macs(p, op, s->height, s->width) / 1e9;
     }
 }
 
@@ -102,6 +104,7 @@ int asdm_model_describe(const struct asdm_model *model, int width, int height, s
         snprintf(whole.name, sizeof whole.name, "vae");
         whole.parameters += parts[vae_first + 1].parameters;
         whole.gmac += parts[vae_first + 1].gmac;
+        whole.step_gmac += parts[vae_first + 1].step_gmac;
         whole.bytes += parts[vae_first + 1].bytes;
         parts[count++] = whole;
     }

@@ -382,6 +382,11 @@ const struct asdm_tensor *asdm_safetensors_at(const struct asdm_safetensors *fil
     return &file->tensors[file->order[index]];
 }
 
+size_t asdm_safetensors_number(const struct asdm_safetensors *file, const struct asdm_tensor *tensor) {
+    ASDM_ASSERT(tensor >= file->tensors && tensor < file->tensors + file->count);
+    return (size_t)(tensor - file->tensors);
+}
+
 const struct asdm_tensor *asdm_safetensors_find(const struct asdm_safetensors *file, const char *name) {
     int64_t index = asdm_key_table_find(&file->keys, SPACE_TENSORS, name, strlen(name));
     return index < 0 ? NULL : &file->tensors[index];

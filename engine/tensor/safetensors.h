@@ -28,6 +28,8 @@ size_t asdm_safetensors_count(const struct asdm_safetensors *file);
  * gives it (asdm_tensor_to_f32 takes any). */
 const struct asdm_tensor *asdm_safetensors_at(const struct asdm_safetensors *file, size_t index);
 const struct asdm_tensor *asdm_safetensors_find(const struct asdm_safetensors *file, const char *name); /* hashed */
+/* A number below count for a tensor of the file, each its own; not its place. */
+size_t asdm_safetensors_number(const struct asdm_safetensors *file, const struct asdm_tensor *tensor);
 const char *asdm_safetensors_metadata(const struct asdm_safetensors *file, const char *key); /* NULL when absent */
 /* Gives the tensor's pages back to the page cache after it was copied elsewhere (no-op for memory files). */
 void asdm_safetensors_release(const struct asdm_safetensors *file, const struct asdm_tensor *tensor);

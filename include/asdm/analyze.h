@@ -21,10 +21,10 @@ struct asdm_block_damage {
     struct asdm_spread damage;
 };
 
-/* A set of units removed together, measured. The damage of a row is |light - full| / |full| (Euclidean norms) of what
- * the UNet predicts for the same latents, timestep and prompt; its spread is over all rows. That of a block is the same
- * of the block's result (its down- or upsampler included), for the blocks that both UNets have. 1e6 is the most, and
- * stands for numbers that overflowed. */
+/* A set of units whose changes were made together ("removed", also of attention that was replaced), measured. The
+ * damage of a row is |light - full| / |full| (Euclidean norms) of what the UNet predicts for the same latents, timestep
+ * and prompt; its spread is over all rows. That of a block is the same of the block's result (its down- or upsampler
+ * included), for the blocks that both UNets have. 1e6 is the most, and stands for numbers that overflowed. */
 struct asdm_trial {
     unsigned removed; /* bits among the analysis' units */
     struct asdm_unet_size size;
@@ -50,14 +50,16 @@ struct asdm_analyze_progress {
 struct asdm_analyze_options {
     const char *const *prompts; /* [prompt_count], UTF-8; of a model without a tokenizer only their number counts */
     int prompt_count;
-    int steps;             /* of the model's own sampler; the latents of every evaluation are kept */
-    int rows;              /* of the call that is timed, and of all others */
-    int runs;              /* timed calls of each UNet */
-    int width, height;     /* pixels; 0: the model's own */
-    int threads;           /* what the model was opened with: latencies of other numbers are not taken over */
-    double guidance_scale; /* of the trajectories; at most 1: none, and then no rows with the empty prompt */
-    uint64_t seed;         /* of the first prompt's noise; the next have the next */
+    int steps;                /* of the model's own sampler; the latents of every evaluation are kept */
+    int rows;                 /* of the call that is timed, and of all others */
+    int runs;                 /* timed calls of each UNet */
+    int width, height;        /* pixels; 0: the model's own */
+    int threads;              /* what the model was opened with: latencies of other numbers are not taken over */
+    double guidance_scale;    /* of the trajectories; at most 1: none, and then no rows with the empty prompt */
+    uint64_t seed;            /* of the first prompt's noise; the next have the next */
+    int gri_window, gri_pool; /* of the units that are global-regional attention; 0: 16 and 4, or what the model has */
     struct asdm_target target;
+    const char *gri;  /* "64,32": stages whose attention is global-regional in every set of a search; or NULL */
     const char *sets; /* "mid,pair64;pair32": measures these sets in place of a search; or NULL */
     const char *file; /* JSON: what it has is not measured again, and it is written anew after every trial; or NULL */
     const struct asdm_analysis *known; /* of the same model and options: its trials are taken over; or NULL */
@@ -74,7 +76,7 @@ void asdm_analyze_options_init(struct asdm_analyze_options *options);
 struct asdm_analysis {
     char *model, *device, *dtype, *sampler;
     uint64_t fingerprint; /* of UNet, text encoder and timesteps */
-    int rows, steps, runs, width, height, threads, prompt_count;
+    int rows, steps, runs, width, height, threads, gri_window, gri_pool, prompt_count;
     double guidance_scale;
     uint64_t seed;
     char **prompts;
@@ -83,11 +85,16 @@ struct asdm_analysis {
     struct asdm_unet_size full;
     struct asdm_unit units[ASDM_UNITS_MAX];
     int unit_count;
+    /* Stages whose map one window of global-regional attention covers: it changes nothing there, nothing is measured.
+     */
+    struct asdm_unit covered[ASDM_UNITS_MAX];
+    int covered_count;
     struct asdm_trial *trials; /* in the order in which they were measured */
     int trial_count, trial_room;
     int reused;                    /* trials that the file already had */
     unsigned path[ASDM_UNITS_MAX]; /* greedy search: the sets, each with one unit more than the one before */
     int path_count;                /* 0: no search */
+    unsigned given;                /* what every set of the search has */
     unsigned chosen;               /* with a target: the least damage of all measured sets that reach it */
 };
 

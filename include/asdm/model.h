@@ -49,7 +49,10 @@ const char *asdm_model_default_sampler(const struct asdm_model *model);
 struct asdm_model_part {
     char name[48]; /* "unet.down_blocks.0", "vae.decoder", ... */
     int64_t parameters;
-    double gmac;   /* per row (text encoder: per prompt) at the size asked for, attention's products counted */
+    double gmac; /* per row (text encoder: per prompt) at the size asked for, attention's products counted */
+    double
+        step_gmac; /* of them, what is left for each step after the exact rewrites: keys and values of cross-attention
+                    * are computed once per prompt, time embeddings once per timestep, upsampling is folded */
     int64_t bytes; /* in the checkpoint's own types */
 };
 

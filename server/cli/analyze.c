@@ -1,17 +1,15 @@
 #include "analyze.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <asdm/files.h>
 
 static const char help[] =
-    "Measures which parts of a UNet are redundant: for every unit that prune can remove, the time it takes here and "
-    "the\n"
-    "damage that its removal does; then removes one after the other, least damage per millisecond first.\n"
+    "Measures which parts of a UNet are redundant: for every unit that prune can remove, and every stage that it can\n"
+    "give global-regional attention (gri64), the time that saves here and the damage that it does; then takes one\n"
+    "after the other, least damage per millisecond first.\n"
     "\n"
     "  asdm analyze MODEL [options]\n"
     "  asdm analyze --arch sd15|sd21|bk-base|bk-small|bk-tiny [options]     random weights: only times mean something\n"
@@ -25,6 +23,7 @@ static const char help[] =
     "  --width N  --height N      pixels, multiples of 8 (default: what the model was made for)\n"
     "  --rows N                   UNet rows of the call that is timed, default 2: one picture with guidance\n"
     "  --runs N                   timed calls, default 15; the whole and the light UNet take turns, medians count\n"
+    "  --gri-window N  --gri-pool N   of the global-regional attention that stages are tried with (default 16 and 4)\n"
     "  --speedup X                stop at a UNet this many times as fast, and say which units to remove for it\n"
     "  --budget-ms X              the same with the time of a call\n"
     "  --sets A,B[;C...]          measure these sets of units instead of searching\n"
@@ -35,115 +34,14 @@ static const char help[] =
     "  --save-latents FILE        what damage is measured on, as .safetensors: latents, timesteps, embeds\n"
     "  --device, --dtype, --threads, --tokenizer, --quiet   as for generate\n"
     "\n"
+    "A stage whose map one window covers is named and not measured: global-regional attention changes nothing there.\n"
     "Damage is |light - whole| / |whole| of the predicted noise, for the latents, timesteps and prompts (and the "
     "empty\n"
     "one) of the whole model's own pictures: 0.1 is a tenth. Nothing is trained between removing and measuring.\n"
     "\n"
-    "Example:\n"
-    "  asdm analyze deploy/models/scenes-256 --guidance-scale 5 --json scenes.json --html scenes.html\n";
-
-/* ---- prompts */
-
-void cli_prompts_done(struct cli_prompts *prompts) {
-    for (int i = 0; i < prompts->count; i++)
-        free(prompts->lines[i]);
-    free(prompts->lines);
-    *prompts = (struct cli_prompts){0};
-}
-
-/* Takes `line` over. */
-static bool add_prompt(struct cli_prompts *prompts, char *line) {
-    char **grown = line ? realloc(prompts->lines, ((size_t)prompts->count + 1) * sizeof *grown) : NULL;
-    if (!grown) {
-        free(line);
-        return false;
-    }
-    prompts->lines = grown;
-    prompts->lines[prompts->count++] = line;
-    return true;
-}
-
-/* UTF-8 by its bytes: no stray, missing or overlong ones, no surrogates. */
-static bool is_utf8(const char *text) {
-    const unsigned char *at = (const unsigned char *)text;
-    while (*at) {
-        int more = *at < 0x80                  ? 0
-                   : *at >= 0xc2 && *at < 0xe0 ? 1
-                   : (*at & 0xf0) == 0xe0      ? 2
-                   : *at >= 0xf0 && *at < 0xf5 ? 3
-                                               : -1;
-        if (more < 0 || (*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] > 0x9f) ||
-            (*at == 0xf0 && at[1] < 0x90) || (*at == 0xf4 && at[1] > 0x8f))
-            return false;
-        for (int i = 1; i <= more; i++)
-            if ((at[i] & 0xc0) != 0x80)
-                return false;
-        at += more + 1;
-    }
-    return true;
-}
-
-/* One line without its end; false after a message. */
-static bool take_line(struct cli_prompts *prompts, const char *path, int number, char *line, size_t length) {
-    enum { BYTES_MAX = 4096 };
-    if (memchr(line, '\0', length) || !is_utf8(line)) {
-        cli_message("%s: line %d: is no UTF-8 text", path, number);
-        return false;
-    }
-    char *start = line + strspn(line, " \t\r");
-    for (char *end = start + strlen(start); end > start && strchr(" \t\r\n", end[-1]);)
-        *--end = '\0';
-    if (!*start || *start == '#')
-        return true;
-    if (strlen(start) > BYTES_MAX) {
-        cli_message("%s: line %d: is longer than %d bytes", path, number, BYTES_MAX);
-        return false;
-    }
-    if (prompts->count == ASDM_ANALYSIS_PROMPTS_MAX) {
-        cli_message("%s: line %d: more than %d prompts", path, number, ASDM_ANALYSIS_PROMPTS_MAX);
-        return false;
-    }
-    if (!add_prompt(prompts, strdup(start))) {
-        cli_message("%s: no memory", path);
-        return false;
-    }
-    return true;
-}
-
-static int read_lines(const char *path, FILE *file, struct cli_prompts *ret) {
-    char *line = NULL;
-    size_t room = 0;
-    bool good = true;
-    ssize_t length;
-    for (int number = 1; good && (length = getline(&line, &room, file)) >= 0; number++)
-        good = take_line(ret, path, number, line, (size_t)length);
-    free(line);
-    if (good && ferror(file)) {
-        cli_message("%s: %s", path, strerror(errno));
-        good = false;
-    } else if (good && !ret->count) {
-        cli_message("%s: has no prompt", path);
-        good = false;
-    }
-    if (!good)
-        cli_prompts_done(ret);
-    return good ? 0 : CLI_FAILED;
-}
-
-int cli_prompts_read(const char *path, const char *model, struct cli_prompts *ret) {
-    char own[4096];
-    *ret = (struct cli_prompts){0};
-    snprintf(own, sizeof own, "%s/prompts.txt", model ? model : "");
-    FILE *file = path ? fopen(path, "r") : model ? fopen(own, "r") : NULL;
-    if (!file) {
-        if (path)
-            cli_message("%s: %s", path, strerror(errno));
-        return path ? CLI_FAILED : 0;
-    }
-    int code = read_lines(path ? path : own, file, ret);
-    fclose(file);
-    return code;
-}
+    "Examples:\n"
+    "  asdm analyze deploy/models/scenes-256 --guidance-scale 5 --json scenes.json --html scenes.html\n"
+    "  asdm analyze --arch sd15 --device cuda --prompts prompts.txt --steps 4\n";
 
 /* ---- progress */
 
@@ -208,6 +106,8 @@ static void print_units(const struct asdm_analysis *a) {
         else
             printf("%10s\n", "-");
     }
+    for (int i = 0; i < a->covered_count; i++)
+        printf("%-8s changes nothing: a window of %d covers the map\n", a->covered[i].name, a->gri_window);
 }
 
 static void print_set(const struct asdm_analysis *a, const char *label, unsigned set) {
@@ -280,6 +180,8 @@ static int parse(int argc, char **argv, struct options *o) {
         {.name = "height", .integer = &a->height, .min = 8, .max = 16384},
         {.name = "rows", .integer = &a->rows, .min = 1, .max = 64},
         {.name = "runs", .integer = &a->runs, .min = 1, .max = 100000},
+        {.name = "gri-window", .integer = &a->gri_window, .min = 1, .max = 1024},
+        {.name = "gri-pool", .integer = &a->gri_pool, .min = 1, .max = 1024},
         {.name = "speedup", .real = &a->target.speedup, .least = 1, .most = 1000},
         {.name = "budget-ms", .real = &a->target.budget_ms, .least = 1e-6, .most = 1e9},
         {.name = "sets", .text = &a->sets},

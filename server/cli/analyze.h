@@ -35,12 +35,14 @@ struct cli_choice {
     struct cli_model model;
     bool quiet;
     /* Filled in, where there is a target. */
-    char removed[256];
+    char removed[256], gri[256]; /* what the options then point to */
+    char chosen[256];            /* all units, to be shown */
     struct asdm_trial trial;
 };
 
-/* With a target: chooses, and names the units in options->remove. Without one: nothing. 0, or an exit code after a
- * message. `out`: what will be written, looked at before anything is measured. */
+/* With a target: chooses, and puts what it chose in options->remove and options->gri; stages that are there already are
+ * given. Without one: nothing. 0, or an exit code after a message. `out`: what will be written, looked at before
+ * anything is measured. */
 int cli_choose_units(struct cli_choice *choice, const char *out, struct asdm_light_options *options);
 /* What was chosen and why, on stdout; nothing where there was no target. */
 void cli_choice_print(const struct cli_choice *choice);

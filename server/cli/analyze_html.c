@@ -38,12 +38,13 @@ static const char head[] =
     "svg .mark { stroke: var(--accent); stroke-width: 2; } svg .range { stroke: var(--quiet); }\n"
     "</style>\n</head>\n<body>\n";
 
+/* What markup reads otherwise, and control characters, which it may not have, as references and spaces. */
 static void write_text(FILE *out, const char *text) {
-    for (; *text; text++)
-        if (*text == '&' || *text == '<' || *text == '>' || *text == '"')
-            fprintf(out, "&#%d;", *text);
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++)
+        if (strchr("&<>\"'", *c))
+            fprintf(out, "&#%d;", *c);
         else
-            fputc(*text, out);
+            fputc(*c < 0x20 || *c == 0x7f ? ' ' : *c, out);
 }
 
 static void write_names(FILE *out, const struct asdm_analysis *a, unsigned set, const char *between) {
@@ -189,7 +190,11 @@ static void write_units(FILE *out, const struct asdm_analysis *a) {
                 saved, d->mean, d->deviation, d->min, d->quartiles[0], d->quartiles[1], d->quartiles[2], d->max);
         fprintf(out, saved > 0 ? "<td>%.5f</td></tr>\n" : "<td>&ndash;</td></tr>\n", d->mean / saved);
     }
-    fputs("</table></div></section>\n", out);
+    fputs("</table></div>\n", out);
+    for (int i = 0; i < a->covered_count; i++)
+        fprintf(out, "<p class=\"quiet\">%s changes nothing: a window of %d covers the map.</p>\n", a->covered[i].name,
+                a->gri_window);
+    fputs("</section>\n", out);
 }
 
 static void write_set_row(FILE *out, const struct asdm_analysis *a, const struct asdm_trial *t, int number) {

@@ -63,6 +63,14 @@ static void print_times(const struct options *o, const struct asdm_model *model,
                most, o->runs);
 }
 
+/* `stages`: sums over all pictures. */
+static void print_stages(const struct options *o, const double *stages) {
+    double pictures = (double)o->runs * o->rows / 1e3;
+    printf("mean of a picture's stages: text %.2f ms, steps %.2f ms, decoding %.2f ms\n",
+           stages[ASDM_STAGE_TEXT] / pictures, stages[ASDM_STAGE_DENOISE] / pictures,
+           stages[ASDM_STAGE_DECODE] / pictures);
+}
+
 /* ---- the roofline table */
 
 /* Seconds that the work of a line takes at the machine's peaks: the longer of arithmetic and memory. */
@@ -81,7 +89,8 @@ static void print_line(const struct options *o, const struct asdm_bench_line *li
     putchar('\n');
 }
 
-static void print_profile(const struct options *o, const struct asdm_bench_line *lines, int count) {
+static void print_profile(const struct options *o, const struct asdm_bench_line *lines, int count,
+                          double whole_seconds) {
     struct asdm_bench_line all = {.op = "all"};
     double floor = 0;
     for (int i = 0; i < count; i++) {
@@ -96,12 +105,16 @@ static void print_profile(const struct options *o, const struct asdm_bench_line 
     for (int i = 0; i < count; i++)
         print_line(o, &lines[i], all.seconds, floor_seconds(o, &lines[i]));
     print_line(o, &all, all.seconds, floor);
+    if (whole_seconds > 0)
+        printf("in one piece, over and over: %.4f ms\n", whole_seconds * 1e3);
 }
 
 static void print_profile_json(const struct options *o, const struct asdm_model *model,
-                               const struct asdm_bench_line *lines, int count) {
-    printf("{\"what\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,\"height\":%d,\"lines\":[",
-           o->what, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height);
+                               const struct asdm_bench_line *lines, int count, double whole_seconds) {
+    printf("{\"what\":\"%s\",\"device\":\"%s\",\"dtype\":\"%s\",\"rows\":%d,\"width\":%d,\"height\":%d,\"whole_ms\":%."
+           "5f,\"lines\":[",
+           o->what, asdm_model_device(model), asdm_model_dtype_name(model), o->rows, o->width, o->height,
+           whole_seconds * 1e3);
     for (int i = 0; i < count; i++)
         printf("%s\n{\"operation\":\"%s\",\"kernel\":\"%s\",\"shape\":\"%s\",\"count\":%d,\"ms\":%.5f,\"gflop\":%.4f,"
                "\"mbyte\":%.4f,\"floor_ms\":%.5f}",
@@ -114,12 +127,14 @@ static int profile(const struct options *o, struct asdm_model *model, enum asdm_
     static struct asdm_bench_line lines[LINES_MAX];
     struct asdm_error err = {0};
     int count = 0;
-    if (asdm_bench_profile(model, what, o->rows, o->width, o->height, lines, LINES_MAX, &count, &err) != ASDM_OK)
+    double whole = 0;
+    if (asdm_bench_profile(model, what, o->rows, o->width, o->height, lines, LINES_MAX, &count, &whole, &err) !=
+        ASDM_OK)
         return cli_fail(&err);
     if (o->json)
-        print_profile_json(o, model, lines, count);
+        print_profile_json(o, model, lines, count, whole);
     else
-        print_profile(o, lines, count);
+        print_profile(o, lines, count, whole);
     return CLI_DONE;
 }
 
@@ -187,9 +202,9 @@ static enum asdm_status submit_all(struct asdm_batch *batch, const struct option
     return status;
 }
 
-/* Takes what is finished; *done and *pngs count up. */
+/* Takes what is finished; *done and *pngs count up, and `stages` by what each took. */
 static enum asdm_status take_finished(struct asdm_batch *batch, const struct options *o, struct png_job *jobs,
-                                      int *done, int *pngs, struct asdm_error *err) {
+                                      int *done, int *pngs, double *stages, struct asdm_error *err) {
     struct asdm_picture picture;
     enum asdm_status status = ASDM_OK;
     for (; status == ASDM_OK && asdm_batch_poll(batch, &picture); ++*done) {
@@ -197,6 +212,8 @@ static enum asdm_status take_finished(struct asdm_batch *batch, const struct opt
             snprintf(err->message, sizeof err->message, "%s", picture.message);
             return err->status = picture.status;
         }
+        for (int i = 0; i < ASDM_STAGE_COUNT; i++)
+            stages[i] += picture.seconds[i];
         if (o->png && (status = start_png(&jobs[*pngs], &picture, err)) == ASDM_OK)
             ++*pngs;
     }
@@ -205,14 +222,14 @@ static enum asdm_status take_finished(struct asdm_batch *batch, const struct opt
 
 /* One whole picture (all `rows` of them) from prompts to pixels, or to PNGs in memory. `jobs` is room for them. */
 static enum asdm_status draw_all(struct asdm_batch *batch, const struct options *o, struct png_job *jobs,
-                                 struct asdm_error *err) {
+                                 double *stages, struct asdm_error *err) {
     int done = 0, pngs = 0;
     struct asdm_error png_error = {0};
     enum asdm_status status = submit_all(batch, o, err);
     while (status == ASDM_OK && done < o->rows) {
         status = asdm_batch_step(batch, NULL, err);
         if (status == ASDM_OK)
-            status = take_finished(batch, o, jobs, &done, &pngs, err);
+            status = take_finished(batch, o, jobs, &done, &pngs, stages, err);
     }
     enum asdm_status png_status = join_pngs(jobs, pngs, &png_error);
     if (status == ASDM_OK && png_status != ASDM_OK)
@@ -221,7 +238,7 @@ static enum asdm_status draw_all(struct asdm_batch *batch, const struct options 
 }
 
 static enum asdm_status time_pipeline(const struct options *o, struct asdm_model *model, double *seconds,
-                                      struct asdm_error *err) {
+                                      double *stages, struct asdm_error *err) {
     struct asdm_batch *batch;
     enum asdm_status status = asdm_batch_create(model, &(struct asdm_batch_options){o->rows, 0}, &batch, err);
     if (status != ASDM_OK)
@@ -233,8 +250,10 @@ static enum asdm_status time_pipeline(const struct options *o, struct asdm_model
     }
     for (int i = -1; i < o->runs && status == ASDM_OK; i++) { /* the first is not counted */
         double start = cli_seconds();
-        status = draw_all(batch, o, jobs, err);
-        if (i >= 0)
+        status = draw_all(batch, o, jobs, stages, err);
+        if (i < 0)
+            memset(stages, 0, ASDM_STAGE_COUNT * sizeof *stages);
+        else
             seconds[i] = cli_seconds() - start;
     }
     free(jobs);
@@ -255,16 +274,19 @@ static int run_bench(const struct options *o, int part) {
     struct asdm_model *model = NULL;
     struct asdm_error err = {0};
     int code = cli_open_model(&o->model, &model);
-    double *seconds = calloc((size_t)o->runs, sizeof *seconds);
+    double *seconds = calloc((size_t)o->runs, sizeof *seconds), stages[ASDM_STAGE_COUNT] = {0};
     if (code == 0 && o->profile) {
         code = profile(o, model, (enum asdm_bench_what)part);
     } else if (code == 0 && seconds) {
-        enum asdm_status status = part < 0 ? time_pipeline(o, model, seconds, &err)
+        enum asdm_status status = part < 0 ? time_pipeline(o, model, seconds, stages, &err)
                                            : asdm_bench_run(model, (enum asdm_bench_what)part, o->rows, o->width,
                                                             o->height, o->runs, seconds, &err);
-        if (status == ASDM_OK)
+        if (status == ASDM_OK) {
             print_times(o, model, seconds);
-        else
+            if (part < 0 && !o->json)
+                print_stages(o, stages);
+        }
+        if (status != ASDM_OK)
             code = cli_fail(&err);
     }
     free(seconds);

@@ -48,6 +48,9 @@ int cli_fail(const struct asdm_error *err);
 void cli_catch_interrupts(void);
 bool cli_interrupted(void);
 
+/* ---- sha256.c: SHA-256 of a file in hexadecimal digits; false: unreadable, or built without GnuTLS */
+bool cli_sha256(const char *path, char ret[65]);
+
 /* ---- the model options that several verbs have */
 
 struct cli_model {

@@ -11,7 +11,11 @@ static const char help[] =
     "  --width N  --height N      picture size the GMAC are counted for (default: the model's own)\n"
     "  --json                     one JSON object instead of a table\n"
     "\n"
-    "GMAC are per UNet row (text encoder: per prompt), with both matrix products of attention counted.\n"
+    "GMAC are per UNet row (text encoder: per prompt), with both matrix products of attention counted. Step GMAC are "
+    "what\n"
+    "each step is left with: keys and values of the prompt and time embeddings are computed once, upsampling is folded "
+    "into\n"
+    "the convolution after it.\n"
     "\n"
     "Example:\n"
     "  asdm inspect deploy/models/scenes-256\n";
@@ -35,8 +39,9 @@ static void print_json(const char *name, const struct asdm_model *model, int wid
     printf(",\"width\":%d,\"height\":%d,\"sampler\":\"%s\",\"parts\":[", width, height,
            asdm_model_default_sampler(model));
     for (int i = 0; i < count; i++)
-        printf("%s{\"name\":\"%s\",\"parameters\":%lld,\"gmac\":%.6f,\"bytes\":%lld}", i ? "," : "", parts[i].name,
-               (long long)parts[i].parameters, parts[i].gmac, (long long)parts[i].bytes);
+        printf("%s{\"name\":\"%s\",\"parameters\":%lld,\"gmac\":%.6f,\"step_gmac\":%.6f,\"bytes\":%lld}", i ? "," : "",
+               parts[i].name, (long long)parts[i].parameters, parts[i].gmac, parts[i].step_gmac,
+               (long long)parts[i].bytes);
     printf("]}\n");
 }
 
@@ -44,10 +49,10 @@ static void print_table(const struct asdm_model *model, int width, int height, c
                         int count) {
     printf("%dx%d pixels, sampler %s; GMAC per row, attention counted\n", width, height,
            asdm_model_default_sampler(model));
-    printf("%-24s %14s %10s %14s\n", "part", "parameters", "GMAC", "bytes");
+    printf("%-24s %14s %10s %10s %14s\n", "part", "parameters", "GMAC", "step GMAC", "bytes");
     for (int i = 0; i < count; i++)
-        printf("%-24s %14lld %10.2f %14lld\n", parts[i].name, (long long)parts[i].parameters, parts[i].gmac,
-               (long long)parts[i].bytes);
+        printf("%-24s %14lld %10.2f %10.2f %14lld\n", parts[i].name, (long long)parts[i].parameters, parts[i].gmac,
+               parts[i].step_gmac, (long long)parts[i].bytes);
 }
 
 int cli_inspect(int argc, char **argv) {

@@ -7,35 +7,50 @@
 #include "cli.h"
 
 static const char help[] =
-    "Writes a light model: a checkpoint without some of its layers, whose other weights are the original's.\n"
+    "Writes a light model: a checkpoint without some of its layers or with cheaper attention, whose weights are the\n"
+    "original's.\n"
     "\n"
-    "  asdm prune MODEL OUT --remove UNIT[,UNIT...] [--force]\n"
-    "  asdm prune MODEL OUT --speedup X | --budget-ms X [--analysis FILE]\n"
-    "  asdm prune MODEL | --arch sd15|sd21|bk-base|bk-small|bk-tiny --remove UNIT[,UNIT...] --dry-run\n"
+    "  asdm prune MODEL OUT [--remove UNIT[,UNIT...]] [--gri HEIGHT[,HEIGHT...]] [--condconv HOW] [--force]\n"
+    "  asdm prune MODEL OUT --speedup X | --budget-ms X [--gri HEIGHT[,HEIGHT...]] [--condconv HOW] [--analysis FILE]\n"
+    "  asdm prune MODEL | --arch sd15|sd21|bk-base|bk-small|bk-tiny ... --dry-run\n"
     "\n"
     "  --remove UNITS   pairs of layers (one on the way down, one on the way up), named by the height of their map, "
     "and\n"
     "                   mid, the middle block; a name that the model does not have tells which it has\n"
-    "  --speedup X      chooses the units itself: the least damage that makes the UNet X times as fast, measured here\n"
+    "  --speedup X      chooses what to remove, and which stages get global-regional attention, itself: the least "
+    "damage\n"
+    "                   that makes the UNet X times as fast, measured here (without experts); stages of --gri are "
+    "given\n"
     "  --budget-ms X    the same, so that a call of the UNet takes at most X milliseconds\n"
     "  --analysis FILE  what asdm analyze --json wrote for this model on this device; without it, and for what it "
     "lacks,\n"
     "                   the analysis is made now (--prompts, --device, --dtype, --threads, --quiet as for analyze)\n"
+    "  --gri HEIGHTS    stages, by the height of their map, whose tokens attend to their own window and to the means "
+    "of\n"
+    "                   the cells of the rest of the map (global-regional attention) instead of to all tokens\n"
+    "  --gri-window N   tokens along a side of a window (default 16)\n"
+    "  --gri-pool N     tokens along a side of a cell; divides the window (default 4)\n"
+    "  --condconv HOW   full or timestep: the convolutions of the layers taken out stay, as experts of conditional\n"
+    "                   convolutions in the layers beside them, chosen by a layer's input and the timestep or by the\n"
+    "                   timestep alone; off (default): they go\n"
     "  --dry-run        sizes before and after, and nothing written\n"
     "  --force          replaces OUT where it exists\n"
     "\n"
-    "MODEL is a diffusers directory, and so is OUT; unet/config.json says under \"asdm\" what was taken out.\n"
+    "GMAC are of a UNet row with both products of attention; step GMAC what each step is left with, as for inspect.\n"
+    "MODEL is a diffusers directory, and so is OUT; unet/config.json says under \"asdm\" what it is and what it came\n"
+    "from.\n"
     "\n"
-    "Example:\n"
-    "  asdm prune deploy/models/scenes-256 light --remove pair32,mid\n";
+    "Examples:\n"
+    "  asdm prune deploy/models/scenes-256 light --remove pair32,mid --gri 32 --gri-window 8\n"
+    "  asdm prune deploy/models/scenes-256 light --speedup 1.4 --condconv timestep\n";
 
 static void print_size(const char *name, const struct asdm_unet_size *size, const struct asdm_unet_size *before) {
-    printf("%-8s %14lld %10.2f %14lld %8.2f %%\n", name, (long long)size->parameters, size->gmac,
-           (long long)size->bytes, 100 * size->gmac / before->gmac);
+    printf("%-8s %14lld %10.2f %10.2f %14lld %8.2f %%\n", name, (long long)size->parameters, size->gmac,
+           size->step_gmac, (long long)size->bytes, 100 * size->gmac / before->gmac);
 }
 
 int cli_prune(int argc, char **argv) {
-    struct asdm_light_options options = {0};
+    struct asdm_light_options options = {.sha256 = cli_sha256};
     struct asdm_light_report report;
     struct asdm_error err = {0};
     struct cli_choice choice = {0};
@@ -43,6 +58,10 @@ int cli_prune(int argc, char **argv) {
     const struct cli_option list[] = {
         {.name = "arch", .text = &options.architecture},
         {.name = "remove", .text = &options.remove},
+        {.name = "gri", .text = &options.gri},
+        {.name = "gri-window", .integer = &options.gri_window, .min = 1, .max = 1024},
+        {.name = "gri-pool", .integer = &options.gri_pool, .min = 1, .max = 1024},
+        {.name = "condconv", .text = &options.condconv},
         {.name = "speedup", .real = &choice.target.speedup, .least = 1, .most = 1000},
         {.name = "budget-ms", .real = &choice.target.budget_ms, .least = 1e-6, .most = 1e9},
         {.name = "analysis", .text = &choice.analysis},
@@ -68,7 +87,7 @@ int cli_prune(int argc, char **argv) {
         return code;
     if (asdm_light_prune(words[0], words[1], &options, &report, &err) != ASDM_OK)
         return cli_fail(&err);
-    printf("%-8s %14s %10s %14s %10s\n", "UNet", "parameters", "GMAC", "bytes", "GMAC left");
+    printf("%-8s %14s %10s %10s %14s %10s\n", "UNet", "parameters", "GMAC", "step GMAC", "bytes", "GMAC left");
     print_size("before", &report.before, &report.before);
     print_size("after", &report.after, &report.before);
     cli_choice_print(&choice);

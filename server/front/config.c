@@ -65,7 +65,7 @@ static const struct row rows[] = {
     {"results.memory_mb", INTEGER, 1, 1 << 20, 512, NULL, AT(result_memory_mb),
      "and at most so much of them, the oldest go first"},
     {"png.threads", INTEGER, 1, 64, 2, NULL, AT(png_threads), "threads that write PNG files"},
-    {"png.level", INTEGER, 1, 9, 4, NULL, AT(png_level), "of zlib: 1 fast, 9 small"},
+    {"png.level", INTEGER, 0, 9, 0, NULL, AT(png_level), "of zlib, 1 fast to 9 small; 0: runs alone, the fastest"},
     {"http.threads", INTEGER, 1, 64, 4, NULL, AT(http_threads), "threads that read requests"},
     {"http.connections_max", INTEGER, 8, 100000, 4096, NULL, AT(connections_max), "connections open at once"},
     {"http.body_bytes_max", INTEGER, 1024, 1 << 30, 64 << 20, NULL, AT(body_bytes_max), "of a request"},

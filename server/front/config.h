@@ -45,7 +45,7 @@ struct config {
     int result_ttl_s;        /* results are kept so long; 3600 */
     int result_memory_mb;    /* and at most so many bytes of them; 512 */
     int png_threads;         /* 2 */
-    int png_level;           /* zlib's, 1 .. 9; 4 */
+    int png_level;           /* zlib's, 1 .. 9; 0: runs alone; 0 */
 
     int connections_max;   /* 4096 */
     int body_bytes_max;    /* 64 MiB */

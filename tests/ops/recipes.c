@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "model/resnet.h"
+
 static const int widths[] = {1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 24, 31, 32, 40, 48, 64, 65, 80, 96};
 
 static int random_width(uint64_t *r) {
@@ -166,6 +168,122 @@ static int cross_attention(struct trial *t, uint64_t *r, int *length) {
     return asdm_build_attention(t->program, q, k, v, heads, false);
 }
 
+/* A map's attention to itself with windows of `window` and cells of `pool`; 0: plain. */
+static int map_attention(struct trial *t, int heads, int head_dim, int window, int pool) {
+    int channels = heads * head_dim;
+    int x = asdm_build_layer_norm(t->program, map_input(t, 0, channels), "norm", 1e-5f);
+    int q = asdm_build_linear(t->program, x, "q", channels, false);
+    int k = asdm_build_linear(t->program, x, "k", channels, false);
+    int v = asdm_build_linear(t->program, x, "v", channels, false);
+    return window ? asdm_build_gri_attention(t->program, q, k, v, heads, window, pool)
+                  : asdm_build_attention(t->program, q, k, v, heads, false);
+}
+
+/* Ragged windows and cells, cells of one token, windows that cover the map. */
+static int gri_attention(struct trial *t, uint64_t *r, int *length) {
+    int heads = test_random_int(r, 1, 4), dim = random_width(r);
+    int pool = test_random_int(r, 1, 5), window = pool * test_random_int(r, 1, 5);
+    t->height = test_random_int(r, 1, 29);
+    t->width = test_random_int(r, 1, 29);
+    *length = larger(heads * dim, t->height * t->width);
+    return map_attention(t, heads, dim, window, pool);
+}
+
+/* What a window's edge can get wrong: lines, one token beside a window, one window and a bit, many cells. */
+static int gri_edges(struct trial *t, uint64_t *r, int *length) {
+    static const struct {
+        int height, width, window, pool;
+    } shapes[] = {{1, 40, 8, 4},   {40, 1, 8, 4},   {17, 16, 16, 4}, {16, 17, 16, 4}, {9, 9, 8, 8},   {5, 5, 4, 1},
+                  {16, 16, 16, 4}, {3, 2, 16, 4},   {33, 31, 16, 4}, {24, 40, 1, 1},  {2, 2, 1, 1},   {13, 7, 6, 3},
+                  {21, 21, 20, 4}, {64, 40, 16, 4}, {8, 50, 12, 2},  {1, 2, 1, 1},    {25, 25, 5, 5}, {12, 12, 6, 2}};
+    size_t i = test_random(r) % (sizeof shapes / sizeof *shapes);
+    int heads = test_random_int(r, 1, 2), dim = random_width(r);
+    t->height = shapes[i].height;
+    t->width = shapes[i].width;
+    *length = larger(heads * dim, t->height * t->width);
+    return map_attention(t, heads, dim, shapes[i].window, shapes[i].pool);
+}
+
+/* ---- kernels with experts */
+
+static const char *const expert_names[ASDM_EXPERTS_MAX] = {"conv", "experts.1", "experts.2", "experts.3"};
+
+/* Shares from a vector of the schedule's rate, or from that and the mean of the map `x` (ASDM_NONE: none), normed so
+ * that scores are of sensible size. */
+static int random_routing(struct trial *t, uint64_t *r, int x, int experts) {
+    static const float temperatures[] = {0.5f, 1, 4};
+    int time = asdm_build_layer_norm(t->program, sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE), "time", 1e-5f);
+    int first = time, second = ASDM_NONE;
+    if (x != ASDM_NONE) {
+        first = asdm_build_layer_norm(t->program, asdm_build_global_pool(t->program, x), "mean", 1e-5f);
+        second = time;
+    }
+    return asdm_build_routing(t->program, first, second, "router", experts, temperatures[test_random(r) % 3]);
+}
+
+/* Rows share the timestep's kernel or do not, as the maps have it; now and then a single pixel. */
+static int experts_conv(struct trial *t, uint64_t *r, int *length) {
+    int in = random_width(r), out = random_width(r),
+        kernel = test_random(r) % 4 ? 3 : 1 + 2 * (int)(test_random(r) % 3);
+    int experts = test_random_int(r, 2, ASDM_EXPERTS_MAX);
+    random_map(t, r);
+    t->rows = test_random_int(r, 1, 5);
+    if (test_random(r) % 8 == 0)
+        t->height = t->width = 1;
+    *length = in * kernel * kernel + experts;
+    int routing = random_routing(t, r, ASDM_NONE, experts);
+    return asdm_build_mixed_conv2d(t->program, map_input(t, 0, in), routing, expert_names, experts, out, kernel);
+}
+
+static int experts_conv_full(struct trial *t, uint64_t *r, int *length) {
+    int channels = random_width(r), experts = test_random_int(r, 2, ASDM_EXPERTS_MAX);
+    random_map(t, r);
+    *length = larger(9 * channels, t->height * t->width) + experts;
+    int x = map_input(t, 0, channels);
+    int y =
+        asdm_build_mixed_conv2d(t->program, x, random_routing(t, r, x, experts), expert_names, experts, channels, 3);
+    return test_random(r) % 2 ? y : asdm_build_add(t->program, y, x);
+}
+
+/* A shortcut with experts that reads a concat, and the mean of it. */
+static int experts_shortcut(struct trial *t, uint64_t *r, int *length) {
+    int a = random_width(r), b = random_width(r), out = random_width(r),
+        experts = test_random_int(r, 2, ASDM_EXPERTS_MAX);
+    random_map(t, r);
+    *length = larger(a + b, t->height * t->width) + experts;
+    int x = asdm_build_concat(t->program, map_input(t, 0, a), map_input(t, 0, b));
+    int routing = random_routing(t, r, test_random(r) % 2 ? x : ASDM_NONE, experts);
+    return asdm_build_mixed_pointwise(t->program, x, routing, expert_names, experts, out);
+}
+
+/* Projections of the time embedding, mixed, and added before a norm. */
+static int experts_time(struct trial *t, uint64_t *r, int *length) {
+    int groups = test_random_int(r, 1, 8), channels = groups * test_random_int(r, 1, 12);
+    int experts = test_random_int(r, 2, ASDM_EXPERTS_MAX), vectors[ASDM_EXPERTS_MAX];
+    random_map(t, r);
+    *length = larger(channels / groups * t->height * t->width, 16) + experts;
+    int x = map_input(t, 0, channels), time = sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE);
+    for (int e = 0; e < experts; e++)
+        vectors[e] = asdm_build_linear(t->program, time, expert_names[e], channels, true);
+    int routing = random_routing(t, r, test_random(r) % 2 ? x : ASDM_NONE, experts);
+    x = asdm_build_add_row_bias(t->program, x, asdm_build_mix(t->program, vectors, routing, experts));
+    return asdm_build_group_norm(t->program, x, "norm", groups, 1e-5f);
+}
+
+/* All of a resnet, as light models have it. */
+static int experts_resnet(struct trial *t, uint64_t *r, int *length) {
+    int groups = test_random_int(r, 1, 4), in = groups * test_random_int(r, 1, 12),
+        out = groups * test_random_int(r, 1, 12);
+    struct asdm_resnet_experts experts = {.count = test_random_int(r, 2, ASDM_EXPERTS_MAX),
+                                          .parts = (unsigned)test_random_int(r, 1, 15),
+                                          .routing = test_random(r) % 2 ? ASDM_ROUTING_FULL : ASDM_ROUTING_TIMESTEP,
+                                          .temperature = 1};
+    random_map(t, r);
+    struct asdm_resnet resnet = {groups, 1e-5f, ASDM_ACT_SILU, sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE), &experts};
+    *length = larger(9 * larger(in, out), larger(in, out) / groups * t->height * t->width);
+    return asdm_build_resnet(t->program, &resnet, map_input(t, 0, in), out, "resnet");
+}
+
 /* ---- the rest */
 
 static int activation(struct trial *t, uint64_t *r, int *length) {
@@ -209,25 +327,32 @@ static int timestep(struct trial *t, uint64_t *r, int *length) {
 }
 
 const struct recipe recipes[] = {
-    {"conv", conv},
-    {"conv stride 2", conv_down},
-    {"conv + residual", conv_residual},
-    {"upsample, conv", conv_upsample},
-    {"linear", linear},
-    {"linear, activation", linear_activation},
-    {"linear + residual", linear_residual},
-    {"linear, geglu", linear_geglu},
-    {"concat, norm, conv + shortcut", concat_resnet},
-    {"group norm", group_norm},
-    {"time, group norm", group_norm_time},
-    {"layer norm", layer_norm},
-    {"self-attention", self_attention},
-    {"cross-attention", cross_attention},
-    {"activation", activation},
-    {"element-wise", elementwise},
-    {"planes", planes},
-    {"embedding", embedding},
-    {"timestep", timestep},
+    {"conv", conv, 1},
+    {"conv stride 2", conv_down, 1},
+    {"conv + residual", conv_residual, 1},
+    {"upsample, conv", conv_upsample, 1},
+    {"linear", linear, 1},
+    {"linear, activation", linear_activation, 1},
+    {"linear + residual", linear_residual, 1},
+    {"linear, geglu", linear_geglu, 1},
+    {"concat, norm, conv + shortcut", concat_resnet, 1},
+    {"group norm", group_norm, 1},
+    {"time, group norm", group_norm_time, 1},
+    {"layer norm", layer_norm, 1},
+    {"self-attention", self_attention, 1},
+    {"cross-attention", cross_attention, 1},
+    {"gri attention", gri_attention, 3},
+    {"gri attention, edges", gri_edges, 3},
+    {"conv with experts", experts_conv, 2},
+    {"conv with experts + residual, norm", experts_conv_full, 2},
+    {"shortcut with experts, norm", experts_shortcut, 2},
+    {"time with experts, norm", experts_time, 2},
+    {"resnet with experts, norm", experts_resnet, 2},
+    {"activation", activation, 1},
+    {"element-wise", elementwise, 1},
+    {"planes", planes, 1},
+    {"embedding", embedding, 1},
+    {"timestep", timestep, 1},
 };
 const int recipe_count = sizeof recipes / sizeof *recipes;
 

@@ -9,6 +9,7 @@ struct recipe {
     /* Emits operations into trial->program; returns the last value before export. Sets trial->height, width and the
      * like; *ret_length is the longest sum. */
     int (*build)(struct trial *trial, uint64_t *random, int *ret_length);
+    int times; /* as many trials as others have */
 };
 
 extern const struct recipe recipes[];

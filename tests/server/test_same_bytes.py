@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tensorfile
 from daemon_load import Load, draw, kinds
+from server_client import MODEL
 
 REQUESTS = 200
 
@@ -75,6 +77,27 @@ def test_under_load(daemon, bodies, alone):
     assert shared, "no batches were measured"
     total = next(line for line in text.splitlines() if line.startswith("asdm_batch_rows_count"))
     assert float(shared[0].split()[-1]) < float(total.split()[-1]), "nothing was ever batched"
+
+
+@pytest.mark.parametrize("routing", ["full", "timestep"])
+def test_a_light_model_under_load(start_daemon, asdm, models_dir, bodies, tmp_path, routing):
+    """Kernels are mixed for each row or each timestep; attention is in windows. Routers have numbers."""
+    light, count = tmp_path / "light", 60
+    done = asdm("prune", models_dir, light, "--remove", "pair32,pair16,pair4,mid", "--gri", "32,16", "--gri-window", "4",
+                "--gri-pool", "2", "--condconv", routing)
+    assert done.returncode == 0, done.stderr
+    weights, random_of = light / "unet/diffusion_pytorch_model.safetensors", np.random.default_rng(5)
+    tensors = {name: np.array(value) for name, value in tensorfile.read(weights).items()}
+    for name, value in tensors.items():
+        if name.endswith(".router.weight"):
+            tensors[name] = (0.1 * random_of.standard_normal(value.shape)).astype(np.float32)
+    tensorfile.write(weights, tensors)
+    daemon = start_daemon(models=[{"name": MODEL, "path": str(light)}])
+    some = bodies[:count]
+    pictures = [draw(daemon.port, body)[1] for body in some]
+    order = list(range(count))
+    random.Random(3).shuffle(order)
+    check(under_load(daemon.port, some, order), pictures, count)
 
 
 def test_with_cancelled_neighbours(daemon, bodies, alone):

@@ -72,7 +72,7 @@ static void defaults_are_as_the_header_says(void **state) {
                 c.load_timeout_ms == 300000 && c.attempts_max == 3 && c.shared_memory_mb == 256);
     assert_true(c.queue_pictures_max == 256 && c.default_deadline_ms == 0 && c.pixels_max == 4194304 &&
                 c.steps_max == 150 && c.count_max == 10 && c.result_ttl_s == 3600 && c.result_memory_mb == 512 &&
-                c.png_threads == 2 && c.png_level == 4);
+                c.png_threads == 2 && c.png_level == 0);
     assert_true(c.connections_max == 4096 && c.body_bytes_max == 64 << 20 && c.header_timeout_ms == 10000 &&
                 c.body_timeout_ms == 60000 && c.idle_timeout_ms == 60000 && c.http_threads == 4);
     assert_true(c.drain_timeout_ms == 30000 && c.access_log);

@@ -1,15 +1,20 @@
 /* A row of a UNet call has the same bits whatever rows are beside it: every number of rows that plans are made for
- * against each row alone, in each precision, on sizes that suit kernels and sizes that do not.
+ * against each row alone, in each precision, on sizes that suit kernels and sizes that do not; and so of light models,
+ * whose kernels rows share or do not.
  * test_invariance [DEVICE]: cpu by default. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <ftw.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include <asdm/light.h>
 #include "run/internal.h"
 
 enum { ROWS = 16, SIZES = 7, SKIPPED = 77 /* as meson has it */ };
@@ -34,7 +39,7 @@ static void add_rows(struct rows *rows, size_t width) {
     float *embeds = malloc((size_t)ASDM_PROMPT_TOKENS * width * sizeof *embeds);
     asdm_rng_init(&rng, ASDM_RNG_PHILOX, 1);
     for (int r = 0; r < ROWS; r++) {
-        float timestep = (float)(950 - 50 * r);
+        float timestep = (float)(950 - 50 * (r % 5)); /* some rows share theirs */
         asdm_rng_normal(&rng, embeds, (size_t)ASDM_PROMPT_TOKENS * width);
         check(asdm_denoiser_add_prompt(rows->denoiser, embeds, &rows->prompts[r], &err), &err);
         check(asdm_denoiser_add_timesteps(rows->denoiser, &timestep, 1, &rows->timesteps[r], &err), &err);
@@ -73,12 +78,77 @@ static void compare(struct rows *rows, int height, int width, int most) {
     free(together);
 }
 
-static void test_model(enum asdm_model_dtype dtype, bool demo) {
+/* ---- light models: the demo's, with routers that were given numbers, so that rows differ in their kernels */
+
+static char light_paths[2][64];
+
+static void fill_routers(const char *path) {
+    struct asdm_safetensors *file;
+    struct asdm_error err;
+    struct asdm_rng rng;
+    static struct asdm_tensor tensors[4096];
+    static float numbers[1 << 20];
+    size_t used = 0;
+    check(asdm_safetensors_open(path, &file, &err), &err);
+    size_t count = asdm_safetensors_count(file);
+    asdm_rng_init(&rng, ASDM_RNG_PHILOX, 3);
+    for (size_t i = 0; i < count; i++) {
+        tensors[i] = *asdm_safetensors_at(file, i);
+        if (!strstr(tensors[i].name, ".router.weight"))
+            continue;
+        tensors[i].data = numbers + used;
+        asdm_rng_normal(&rng, numbers + used, tensors[i].count);
+        for (size_t j = 0; j < tensors[i].count; j++)
+            numbers[used + j] *= 0.1f;
+        used += tensors[i].count;
+    }
+    check(asdm_safetensors_write(path, tensors, count, NULL, &err), &err);
+    asdm_safetensors_close(&file);
+}
+
+static int make_light(void **state) {
+    static const char *const routings[] = {"full", "timestep"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct asdm_light_options options = {.remove = "pair32,pair16,pair4,mid",
+                                             .gri = "32,16",
+                                             .gri_window = 8,
+                                             .gri_pool = 4,
+                                             .condconv = routings[i],
+                                             .force = true};
+        struct asdm_light_report report;
+        struct asdm_error err;
+        char weights[128];
+        snprintf(light_paths[i], sizeof light_paths[i], "/tmp/asdm-invariance-%ld-%d", (long)getpid(), i);
+        check(asdm_light_prune(ASDM_DEMO_MODEL, light_paths[i], &options, &report, &err), &err);
+        snprintf(weights, sizeof weights, "%s/unet/diffusion_pytorch_model.safetensors", light_paths[i]);
+        fill_routers(weights);
+    }
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *walk) {
+    (void)info;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+static int remove_light(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        nftw(light_paths[i], remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    return 0;
+}
+
+/* `path`: NULL for random weights. */
+static void test_model(enum asdm_model_dtype dtype, const char *path) {
     struct asdm_model_options options = {.device = device, .dtype = dtype, .threads = 2};
     struct asdm_model *model;
     struct asdm_error err;
     struct rows rows;
-    enum asdm_status status = demo ? asdm_model_open(ASDM_DEMO_MODEL, &options, &model, &err)
+    bool demo = path != NULL;
+    enum asdm_status status = demo ? asdm_model_open(path, &options, &model, &err)
                                    : asdm_model_open_random("bk-tiny", &options, &model, &err);
     if (status == ASDM_ERR_UNSUPPORTED || status == ASDM_ERR_MEMORY)
         skip(); /* this processor has no bf16, or this machine not so much memory */
@@ -92,42 +162,61 @@ static void test_model(enum asdm_model_dtype dtype, bool demo) {
 
 static void test_demo_fp32(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_FP32, true);
+    test_model(ASDM_DTYPE_FP32, ASDM_DEMO_MODEL);
 }
 
 static void test_demo_bf16(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_BF16, true);
+    test_model(ASDM_DTYPE_BF16, ASDM_DEMO_MODEL);
 }
 
 static void test_demo_fp16(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_FP16, true);
+    test_model(ASDM_DTYPE_FP16, ASDM_DEMO_MODEL);
 }
 
 static void test_wide_fp32(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_FP32, false);
+    test_model(ASDM_DTYPE_FP32, NULL);
 }
 
 static void test_wide_bf16(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_BF16, false);
+    test_model(ASDM_DTYPE_BF16, NULL);
 }
 
 static void test_wide_fp16(void **state) {
     (void)state;
-    test_model(ASDM_DTYPE_FP16, false);
+    test_model(ASDM_DTYPE_FP16, NULL);
+}
+
+static void test_light_fp32(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        test_model(ASDM_DTYPE_FP32, light_paths[i]);
+}
+
+static void test_light_bf16(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        test_model(ASDM_DTYPE_BF16, light_paths[i]);
+}
+
+static void test_light_fp16(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        test_model(ASDM_DTYPE_FP16, light_paths[i]);
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_demo_fp32), cmocka_unit_test(test_demo_bf16),
-                                       cmocka_unit_test(test_demo_fp16), cmocka_unit_test(test_wide_fp32),
-                                       cmocka_unit_test(test_wide_bf16), cmocka_unit_test(test_wide_fp16)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_demo_fp32),  cmocka_unit_test(test_demo_bf16),  cmocka_unit_test(test_demo_fp16),
+        cmocka_unit_test(test_wide_fp32),  cmocka_unit_test(test_wide_bf16),  cmocka_unit_test(test_wide_fp16),
+        cmocka_unit_test(test_light_fp32), cmocka_unit_test(test_light_bf16), cmocka_unit_test(test_light_fp16)};
     const struct asdm_backend_class *class;
     int number;
     device = argc > 1 ? argv[1] : device;
     if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
         return SKIPPED;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_light, remove_light);
 }

@@ -1,9 +1,10 @@
-#include "light/student.h"
+#include "light/light_unet.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include <asdm/error.h>
+#include "model/light_config.h"
 
 /* Weights by the original's names: what the model's store has laid out is found under them. */
 static enum asdm_status rename_weights(struct asdm_program *program, const struct asdm_unit *units, int unit_count,
@@ -20,7 +21,7 @@ static enum asdm_status rename_weights(struct asdm_program *program, const struc
     return ASDM_OK;
 }
 
-static void add_tap(struct asdm_student *student, struct asdm_program *program, int value, const char *name,
+static void add_tap(struct asdm_light_unet *student, struct asdm_program *program, int value, const char *name,
                     int number) {
     struct asdm_tap *tap = &student->taps[student->tap_count++];
     snprintf(tap->name, sizeof tap->name, number < 0 ? "%s" : "%s.%d", name, number);
@@ -28,7 +29,7 @@ static void add_tap(struct asdm_student *student, struct asdm_program *program, 
     asdm_build_output(program, tap->value);
 }
 
-static enum asdm_status add_taps(struct asdm_student *student, const struct asdm_unet *unet, int stages,
+static enum asdm_status add_taps(struct asdm_light_unet *student, const struct asdm_unet *unet, int stages,
                                  struct asdm_error *err) {
     for (int i = 0; i < stages; i++)
         add_tap(student, unet->program, unet->down[i], "down_blocks", i);
@@ -39,17 +40,18 @@ static enum asdm_status add_taps(struct asdm_student *student, const struct asdm
     return asdm_program_finish(unet->program, err);
 }
 
-enum asdm_status asdm_student_create(struct asdm_model *model, const struct asdm_unit *units, int unit_count,
-                                     unsigned removed, int height, int width, bool tapped, struct asdm_student *ret,
-                                     struct asdm_error *err) {
+enum asdm_status asdm_light_unet_create(struct asdm_model *model, const struct asdm_unit *units, int unit_count,
+                                        unsigned removed, int height, int width, bool tapped,
+                                        struct asdm_light_unet *ret, struct asdm_error *err) {
     struct asdm_unet_config config = model->checkpoint->unet;
-    struct asdm_student student = {0};
+    struct asdm_light_unet student = {0};
     struct asdm_unet unet;
     for (int i = 0; i < unit_count; i++)
         if (removed & 1u << i)
             asdm_unit_apply(&units[i], &config);
+    asdm_gri_trim(&config);
     ASDM_TRY(asdm_unet_build(&config, ASDM_PROMPT_TOKENS, &unet, err));
-    asdm_unit_measure(unet.program, height, width, model->backend->element_bytes, &student.size);
+    asdm_unet_measure(unet.program, height, width, model->backend->element_bytes, &student.size);
     enum asdm_status status = rename_weights(unet.program, units, unit_count, removed, config.stages, err);
     if (status == ASDM_OK && tapped)
         status = add_taps(&student, &unet, config.stages, err);
@@ -63,13 +65,13 @@ enum asdm_status asdm_student_create(struct asdm_model *model, const struct asdm
     return status;
 }
 
-void asdm_student_done(struct asdm_student *student) {
+void asdm_light_unet_done(struct asdm_light_unet *student) {
     if (student->denoiser.unet.program)
         asdm_denoiser_done(&student->denoiser);
-    *student = (struct asdm_student){0};
+    *student = (struct asdm_light_unet){0};
 }
 
-const struct asdm_tap *asdm_student_tap(const struct asdm_student *student, const char *name) {
+const struct asdm_tap *asdm_light_unet_tap(const struct asdm_light_unet *student, const char *name) {
     for (int i = 0; i < student->tap_count; i++)
         if (strcmp(student->taps[i].name, name) == 0)
             return &student->taps[i];

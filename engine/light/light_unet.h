@@ -1,7 +1,7 @@
 /* A light UNet of an open model, made without writing anything: the program of the changed configuration, whose weights
  * go by the original's names, so that it shares the original's laid-out weights. */
-#ifndef ASDM_LIGHT_STUDENT_H
-#define ASDM_LIGHT_STUDENT_H
+#ifndef ASDM_LIGHT_UNET_H
+#define ASDM_LIGHT_UNET_H
 
 #include "light/units.h"
 #include "run/internal.h"
@@ -14,7 +14,7 @@ struct asdm_tap {
     int value;     /* of the program */
 };
 
-struct asdm_student {
+struct asdm_light_unet {
     struct asdm_denoiser denoiser;
     struct asdm_unet_size size; /* for the latents that were asked for */
     struct asdm_tap taps[ASDM_TAPS_MAX];
@@ -23,12 +23,12 @@ struct asdm_student {
 
 /* The UNet without `removed` (bits among `units`; 0: the whole one); `tapped`: with its blocks' results beside the
  * prediction. On failure nothing is held. */
-enum asdm_status asdm_student_create(struct asdm_model *model, const struct asdm_unit *units, int unit_count,
-                                     unsigned removed, int height, int width, bool tapped, struct asdm_student *ret,
-                                     struct asdm_error *err);
-void asdm_student_done(struct asdm_student *student); /* fine on a zeroed one */
+enum asdm_status asdm_light_unet_create(struct asdm_model *model, const struct asdm_unit *units, int unit_count,
+                                        unsigned removed, int height, int width, bool tapped,
+                                        struct asdm_light_unet *ret, struct asdm_error *err);
+void asdm_light_unet_done(struct asdm_light_unet *student); /* fine on a zeroed one */
 
 /* The tap of that name; NULL: it has none. */
-const struct asdm_tap *asdm_student_tap(const struct asdm_student *student, const char *name);
+const struct asdm_tap *asdm_light_unet_tap(const struct asdm_light_unet *student, const char *name);
 
 #endif

@@ -7,6 +7,7 @@
 #include <asdm/error.h>
 #include "light/fingerprint.h"
 #include "light/meter.h"
+#include "light/units.h"
 
 /* ---- life */
 
@@ -159,11 +160,7 @@ double asdm_analysis_full_ms(const struct asdm_analysis *a) {
 }
 
 void asdm_analysis_names(const struct asdm_analysis *a, unsigned removed, char *text, size_t room) {
-    size_t used = 0;
-    text[0] = '\0';
-    for (int i = 0; i < a->unit_count && used < room; i++)
-        if (removed & 1u << i)
-            used += (size_t)snprintf(text + used, room - used, "%s%s", used ? "," : "", a->units[i].name);
+    asdm_units_names(a->units, a->unit_count, removed, ",", text, room);
 }
 
 static enum asdm_status differ(struct asdm_error *err, const char *what, const char *there, const char *here) {

@@ -226,20 +226,12 @@ static enum asdm_status measure_time(struct asdm_meter *meter, struct asdm_probe
     return ASDM_OK;
 }
 
-static void name_set(const struct asdm_meter *meter, unsigned removed, char *text, size_t room) {
-    size_t used = 0;
-    text[0] = '\0';
-    for (int i = 0; i < meter->unit_count && used < room; i++)
-        if (removed & 1u << i)
-            used += (size_t)snprintf(text + used, room - used, "%s%s", used ? "+" : "", meter->units[i].name);
-}
-
 enum asdm_status asdm_meter_measure(struct asdm_meter *meter, unsigned removed, bool blocks, struct asdm_trial *ret,
                                     struct asdm_error *err) {
     struct asdm_trial trial = {.removed = removed};
     struct asdm_probe probe;
     char what[256];
-    name_set(meter, removed, what, sizeof what);
+    asdm_units_names(meter->units, meter->unit_count, removed, "+", what, sizeof what);
     ASDM_TRY(probe_create(meter, removed, false, &probe, err));
     trial.size = probe.student.size;
     enum asdm_status status = blocks ? measure_blocks(meter, removed, what, &trial, err) : ASDM_OK;

@@ -33,11 +33,13 @@ int asdm_units_of_gri(const struct asdm_unet_config *config, int window, int poo
     return count;
 }
 
-static void list_names(const struct asdm_unit *units, int count, char *text, size_t room) {
+void asdm_units_names(const struct asdm_unit *units, int count, unsigned set, const char *between, char *ret,
+                      size_t room) {
     size_t used = 0;
-    text[0] = '\0';
+    ret[0] = '\0';
     for (int i = 0; i < count && used < room; i++)
-        used += (size_t)snprintf(text + used, room - used, "%s%s", i ? ", " : "", units[i].name);
+        if (set & 1u << i)
+            used += (size_t)snprintf(ret + used, room - used, "%s%s", used ? between : "", units[i].name);
 }
 
 enum asdm_status asdm_units_parse(const char *option, const char *list, const struct asdm_unit *units, int count,
@@ -51,7 +53,7 @@ enum asdm_status asdm_units_parse(const char *option, const char *list, const st
                 found = i;
         if (found < 0) {
             char names[160];
-            list_names(units, count, names, sizeof names);
+            asdm_units_names(units, count, ~0u, ", ", names, sizeof names);
             return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: \"%.*s\" is no unit of this model, which has %s", option,
                              (int)(length < 40 ? length : 40), at, count ? names : "none");
         }

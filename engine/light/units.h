@@ -18,6 +18,10 @@ int asdm_units_of_gri(const struct asdm_unet_config *config, int window, int poo
 enum asdm_status asdm_units_parse(const char *option, const char *list, const struct asdm_unit *units, int count,
                                   unsigned *ret, struct asdm_error *err);
 
+/* The names of a set, as far as they fit in `room` bytes with the NUL. */
+void asdm_units_names(const struct asdm_unit *units, int count, unsigned set, const char *between, char *ret,
+                      size_t room);
+
 /* The configuration with a unit's change made. */
 void asdm_unit_apply(const struct asdm_unit *unit, struct asdm_unet_config *config);
 

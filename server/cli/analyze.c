@@ -41,7 +41,7 @@ static const char help[] =
     "\n"
     "Examples:\n"
     "  asdm analyze deploy/models/scenes-256 --guidance-scale 5 --json scenes.json --html scenes.html\n"
-    "  asdm analyze --arch sd15 --device cuda --prompts prompts.txt --steps 4\n";
+    "  asdm analyze --arch sd15 --device cuda --steps 4 --html sd15.html\n";
 
 /* ---- progress */
 

@@ -14,7 +14,10 @@ import pytest
 import compare
 import tensorfile
 
-UNITS = ["pair8", "pair4", "pair2", "pair1", "mid"]  # of the demo model for 8x8 latents
+PAIRS = ["pair8", "pair4", "pair2", "pair1", "mid"]  # of the demo model for 8x8 latents: what --remove can name
+UNITS = [*PAIRS, "gri8"]  # and the stage whose map a window of 4 does not cover
+GRI = ("--gri-window", "4", "--gri-pool", "2")
+TRIALS = len(UNITS) * (len(UNITS) + 1) // 2
 PROMPTS = ["a red house in the snow", 'a "small" boat <b>on the sea & at night']
 
 
@@ -40,7 +43,7 @@ def prompts(tmp_path_factory):
 
 def small(model, prompts, *arguments):
     return ("analyze", model, "--prompts", prompts, "--steps", "2", "--runs", "1", "--guidance-scale", "5", "--threads", "1",
-            *arguments)
+            *GRI, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +69,18 @@ def test_json(done, asdm, model):
     assert a["asdm_analysis"] == 1 and a["complete"] is True and a["prompts"] == PROMPTS
     assert (a["device"], a["dtype"], a["rows"], a["runs"], a["steps"], a["width"], a["height"]) == ("cpu", "fp32", 2, 1, 2, 64, 64)
     assert [unit["name"] for unit in a["units"]] == UNITS
-    assert [unit["kind"] for unit in a["units"]] == ["pair"] * 4 + ["mid"]
+    assert [unit["kind"] for unit in a["units"]] == ["pair"] * 4 + ["mid", "gri"]
+    assert (a["gri_window"], a["gri_pool"]) == (4, 2) and [unit["name"] for unit in a["covered"]] == ["gri4", "gri2"]
+    assert "gri4     changes nothing: a window of 4 covers the map" in done["run"].stdout
     assert a["calibration_rows"] == len(PROMPTS) * a["evaluations"] * 2
     assert a["unet"]["ms"] == pytest.approx(np.median([t["full_ms"] for t in a["trials"]]))
     for unit in a["units"]:
         t = trial(a, unit["name"])
         assert unit["damage"] == t["damage"]["mean"] > 0 and unit["saved_ms"] == t["full_ms"] - t["ms"]
-        assert unit["parameters"] == a["unet"]["parameters"] - t["parameters"] > 0
+        assert unit["parameters"] == a["unet"]["parameters"] - t["parameters"] and (unit["parameters"] > 0) == (unit["kind"] != "gri")
         assert t["gmac"] + unit["gmac"] == pytest.approx(a["unet"]["gmac"])
-        shown = asdm("prune", model, "--remove", unit["name"], "--dry-run").stdout.splitlines()
+        how = ("--gri", "8", *GRI) if unit["kind"] == "gri" else ("--remove", unit["name"])
+        shown = asdm("prune", model, *how, "--dry-run").stdout.splitlines()
         assert int(shown[2].split()[1]) == t["parameters"] and float(shown[2].split()[2]) == pytest.approx(t["gmac"], abs=0.006)
         d = t["damage"]
         assert d["min"] <= d["quartiles"][0] <= d["quartiles"][1] <= d["quartiles"][2] <= d["max"]
@@ -91,7 +97,7 @@ def test_greedy_order_is_what_was_measured(done):
         t = trial(a, *units)
         return t["damage"]["mean"], 1 - t["ms"] / t["full_ms"]
 
-    assert len(a["order"]) == len(UNITS) and len(a["trials"]) == 15
+    assert len(a["order"]) == len(UNITS) and len(a["trials"]) == TRIALS
     for step in a["order"]:
         damage, saved = cost(*removed) if removed else (0, 0)
 
@@ -119,6 +125,7 @@ def test_html(done):
     Parser().feed(text)
     assert tags.count("svg") == 2 and not {"script", "b"} & set(tags) and "http" not in text and "@import" not in text
     assert all(unit in text for unit in UNITS) and PROMPTS[1] in words
+    assert "gri2 changes nothing: a window of 4 covers the map." in words
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
 
 
@@ -185,17 +192,18 @@ def test_damage_against_diffusers(done, asdm, model, tmp_path):
 
 def test_damage_of_a_set_is_that_of_the_pruned_model(done, asdm, model, prompts, stages, cpu, tmp_path):
     """The light UNet in memory is the one that prune writes."""
-    run = asdm(*small(model, prompts, "--sets", "pair8,mid;pair4", "--json", tmp_path / "sets.json"))
+    removed = ("pair4", "mid", "gri8")
+    run = asdm(*small(model, prompts, "--sets", "pair4,mid,gri8;pair4", "--json", tmp_path / "sets.json"))
     assert run.returncode == 0, run.stderr
     a = json.loads((tmp_path / "sets.json").read_text())
-    assert [t["removed"] for t in a["trials"]] == [["pair8", "mid"], ["pair4"]] and a["order"] == []
-    assert "pair8,mid" in run.stdout
+    assert [t["removed"] for t in a["trials"]] == [list(removed), ["pair4"]] and a["order"] == []
+    assert "pair4,mid,gri8" in run.stdout
     assert trial(a, "pair4")["damage"] == trial(done["json"], "pair4")["damage"]
-    assert asdm("prune", model, tmp_path / "out", "--remove", "pair8,mid").returncode == 0
-    run = asdm(*small(model, prompts, "--sets", "pair8,mid", "--steps", "1", "--guidance-scale", "1", "--save-latents",
+    assert asdm("prune", model, tmp_path / "out", "--remove", "pair4,mid", "--gri", "8", *GRI).returncode == 0
+    run = asdm(*small(model, prompts, "--sets", "pair4,mid,gri8", "--steps", "1", "--guidance-scale", "1", "--save-latents",
                       tmp_path / "one.safetensors", "--json", tmp_path / "one.json"))
     assert run.returncode == 0, run.stderr
-    damage = trial(json.loads((tmp_path / "one.json").read_text()), "pair8", "mid")["damage"]
+    damage = trial(json.loads((tmp_path / "one.json").read_text()), *removed)["damage"]
     data = {name: np.asarray(value) for name, value in tensorfile.read(tmp_path / "one.safetensors").items()}
     numbers = []
     for row, latents in enumerate(data["latents"]):  # without guidance no rows of the empty prompt
@@ -203,7 +211,7 @@ def test_damage_of_a_set_is_that_of_the_pruned_model(done, asdm, model, prompts,
         inputs = {"unet_in": latents[None], "timestep": data["timesteps"][step:step + 1], "prompt_embeds": data["embeds"][prompt:prompt + 1]}
         light, full = (np.asarray(stages(path, cpu, "fp32", inputs)["unet_out"]) for path in (tmp_path / "out", model))
         numbers.append(change(light, full))
-    check_damage(damage, numbers, "pair8,mid")
+    check_damage(damage, numbers, "pair4,mid,gri8")
 
 
 def test_trajectories_are_those_of_generate(done, asdm, model, tmp_path):
@@ -252,7 +260,7 @@ def test_goes_on_where_it_was(done, asdm, model, prompts, tmp_path, how):
     arguments = small(model, prompts, "--json", path)
     code, stderr = stop_midway(asdm, arguments, path, 3, how)
     kept = json.loads(path.read_text())  # whole, whatever happened
-    assert kept["complete"] is False and 3 <= len(kept["trials"]) < 15
+    assert kept["complete"] is False and 3 <= len(kept["trials"]) < TRIALS
     if how == signal.SIGINT:
         assert code == 1 and "the same command goes on" in stderr
         assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -271,7 +279,7 @@ def test_goes_on_where_it_was(done, asdm, model, prompts, tmp_path, how):
 def test_finished_work_is_not_repeated(done, asdm, model, prompts):
     before = done["json"]
     run = asdm(*small(model, prompts, "--json", done["a.json"]))
-    assert run.returncode == 0 and "already had 15 of 15" in run.stderr and "trajectories" not in run.stderr
+    assert run.returncode == 0 and f"already had {TRIALS} of {TRIALS}" in run.stderr and "trajectories" not in run.stderr
     assert json.loads(done["a.json"].read_text()) == before
 
 
@@ -281,6 +289,7 @@ def test_stale_state_is_not_used(done, asdm, model, prompts, tmp_path):
     base = ("--json", path, "--sets", "mid")
     for arguments, message in [(("--seed", "1"), "another seed"), (("--steps", "3"), "number of steps: 2, not 3"),
                                (("--guidance-scale", "4"), "guidance scale: 5, not 4"), (("--rows", "4"), "number of rows"),
+                               (("--gri-pool", "4"), "pool of global-regional attention: 2, not 4"),
                                (("--device", "ref"), "device: cpu, not ref")]:
         run = asdm(*small(model, prompts, *base, *arguments))
         assert run.returncode == 2 and message in run.stderr and "--force" in run.stderr, run.stderr
@@ -288,16 +297,46 @@ def test_stale_state_is_not_used(done, asdm, model, prompts, tmp_path):
     other.write_text("a cactus\na tent\n")
     assert "of other prompts" in asdm(*small(model, other, *base)).stderr
     assert path.read_bytes() == done["a.json"].read_bytes()
-    changed = tmp_path / "changed"
+
+
+@pytest.mark.parametrize("what", ["weight", "layer", "tokenizer", "scheduler"])
+def test_a_changed_model_is_another(done, asdm, model, prompts, tmp_path, what):
+    """A bit of a weight; a number of unet/config.json that no weight shows; how prompts are numbered; the noise schedule."""
+    path, changed = tmp_path / "a.json", tmp_path / "changed"
+    shutil.copy(done["a.json"], path)
     shutil.copytree(model, changed)
-    weights = changed / "unet/diffusion_pytorch_model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-2] ^= 1
-    os.chmod(weights, 0o644)
-    weights.write_bytes(data)
-    assert "is of another model" in asdm(*small(changed, prompts, *base)).stderr
-    run = asdm(*small(changed, prompts, *base, "--force"))
-    assert run.returncode == 0 and [t["removed"] for t in json.loads(path.read_text())["trials"]] == [["mid"]]
+    name = {"weight": "unet/diffusion_pytorch_model.safetensors", "layer": "unet/config.json", "tokenizer": "tokenizer/vocab.json",
+            "scheduler": "scheduler/scheduler_config.json"}[what]
+    os.chmod(changed / name, 0o644)
+    data = bytearray((changed / name).read_bytes())
+    if what == "weight":
+        data[-2] ^= 1
+    elif what == "tokenizer":
+        numbers = json.loads(data)
+        numbers["red</w>"], numbers["snow</w>"] = numbers["snow</w>"], numbers["red</w>"]
+        data = json.dumps(numbers).encode()
+    else:
+        data = json.dumps({**json.loads(data), **({"norm_eps": 0.02} if what == "layer" else {"beta_end": 0.013})}).encode()
+    (changed / name).write_bytes(data)
+    run = asdm(*small(changed, prompts, "--json", path, "--sets", "mid"))
+    assert run.returncode == 2 and "is of another model" in run.stderr and "--force" in run.stderr
+    if what == "weight":
+        run = asdm(*small(changed, prompts, "--json", path, "--sets", "mid", "--force"))
+        assert run.returncode == 0 and [t["removed"] for t in json.loads(path.read_text())["trials"]] == [["mid"]]
+
+
+def test_hostile_names(asdm, model, tmp_path):
+    """Of a model and in prompts: valid JSON, and no markup of theirs in the report."""
+    (tmp_path / "p.txt").write_text('</li><script>x</script>\t"\\ \x1b[2J\n')
+    hostile = os.fsencode(tmp_path) + b'/<b onclick="x">&\\\x01\xff'
+    os.symlink(os.fsencode(model), hostile)
+    run = asdm("analyze", hostile, "--prompts", tmp_path / "p.txt", "--steps", "1", "--runs", "1", "--threads", "1", "--sets", "mid",
+               "--json", tmp_path / "a.json", "--html", tmp_path / "a.html")
+    assert run.returncode == 0, run.stderr
+    a = json.loads((tmp_path / "a.json").read_bytes().decode("utf-8"))
+    assert a["model"].endswith('/<b onclick="x">&\\\x01\ufffd') and a["prompts"] == ['</li><script>x</script>\t"\\ \x1b[2J']
+    page = (tmp_path / "a.html").read_bytes()
+    assert b"<script" not in page and b"<b " not in page and page.count(b"<li>") == 1 and not set(page) & set(b"\x01\x1b")
 
 
 # --- what is refused
@@ -324,7 +363,8 @@ def test_bad_prompts(asdm, model, tmp_path, content, message):
     (["--json", "missing/a.json"], 1, "missing"),
     (["--html", "missing/a.html"], 1, "missing"),
     (["--save-latents", "missing/l.safetensors"], 1, "missing"),
-    (["--sets", "pair64"], 2, '"pair64" is no unit of this model, which has pair8, pair4, pair2, pair1, mid'),
+    (["--sets", "gri8"], 2, '"gri8" is no unit of this model, which has pair8, pair4, pair2, pair1, mid'),
+    (["--gri-window", "9"], 2, "pool: must divide the window of 9, is 4"),
     (["--sets", "mid;;pair8"], 2, "must name at least one unit"),
     (["--rows", "65"], 2, "from 1 to 64"),
     (["--width", "65"], 2, "multiples of 8"),
@@ -363,65 +403,89 @@ def test_prompts_beside_the_model(asdm, model, tmp_path):
 
 @pytest.fixture
 def made_up(done, tmp_path):
-    """An analysis that has every set, with made-up numbers: damage and milliseconds of a whole of 100 add up."""
-    a = json.loads(done["a.json"].read_text())
-    numbers = dict(zip(UNITS, [(0.4, 20), (0.1, 10), (0.06, 5), (0.3, 10), (0.02, 5)]))
-    base = trial(a, "mid")
-    a["trials"], a["order"] = [], []
-    for size in range(1, len(UNITS) + 1):
-        for removed in itertools.combinations(UNITS, size):
-            t = json.loads(json.dumps({**base, "removed": removed, "full_ms": 100}))
-            t.pop("blocks", None)
-            t["damage"]["mean"] = sum(numbers[unit][0] for unit in removed)
-            t["ms"] = 100 - sum(numbers[unit][1] for unit in removed)
-            a["trials"].append(t)
-    path = tmp_path / "made-up.json"
-    path.write_text(json.dumps(a))
-    return path
+    """made_up(gri): an analysis that has every set, with made-up numbers: damage and milliseconds of a whole of 100 add up."""
+    def make(gri=(0.9, 0)):
+        a = json.loads(done["a.json"].read_text())
+        numbers = dict(zip(UNITS, [(0.4, 20), (0.1, 10), (0.06, 5), (0.3, 10), (0.02, 5), gri]))
+        base = trial(a, "mid")
+        a["trials"], a["order"] = [], []
+        for size in range(1, len(UNITS) + 1):
+            for removed in itertools.combinations(UNITS, size):
+                t = json.loads(json.dumps({**base, "removed": removed, "full_ms": 100}))
+                t.pop("blocks", None)
+                t["damage"]["mean"] = sum(numbers[unit][0] for unit in removed)
+                t["ms"] = 100 - sum(numbers[unit][1] for unit in removed)
+                a["trials"].append(t)
+        path = tmp_path / "made-up.json"
+        path.write_text(json.dumps(a))
+        return path
+    return make
 
 
 @pytest.mark.parametrize("target, removed", [(("--speedup", "1.05"), ["mid"]), (("--budget-ms", "90"), ["pair4"]),
                                              (("--budget-ms", "80"), ["pair4", "pair2", "mid"]),
-                                             (("--speedup", "1.9999"), UNITS)])
+                                             (("--speedup", "1.9999"), PAIRS)])
 def test_speedup_from_an_analysis(asdm, model, made_up, tmp_path, target, removed):
     """By hand: 90 ms are pair4 (0.1) or pair2 and mid (0.08)."""
     removed = ["pair2", "mid"] if removed == ["pair4"] else removed
-    before = made_up.read_bytes()
-    run = asdm("prune", model, tmp_path / "out", "--analysis", made_up, *target)
+    path = made_up()
+    before = path.read_bytes()
+    run = asdm("prune", model, tmp_path / "out", "--analysis", path, *target)
     assert run.returncode == 0, run.stderr
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["asdm"]["lineage"]["removed"] == removed
-    assert f"removed  {','.join(removed)}:" in run.stdout and "trajectories" not in run.stderr
-    assert made_up.read_bytes() == before
+    assert f"chosen   {','.join(removed)}:" in run.stdout and "trajectories" not in run.stderr
+    assert path.read_bytes() == before
+
+
+def light_config(path):
+    return json.loads((path / "unet/config.json").read_text())["asdm"]
+
+
+def test_speedup_with_gri(asdm, model, made_up, tmp_path):
+    """Chosen by itself; given beside what is chosen; and with what is removed as experts."""
+    run = asdm("prune", model, tmp_path / "a", "--analysis", made_up((0.01, 30)), "--speedup", "1.4", "--condconv", "full")
+    assert run.returncode == 0 and "chosen   gri8:" in run.stdout and "no layer is taken out that could be an expert" in run.stderr
+    assert light_config(tmp_path / "a")["gri"] == {"stages": [8], "window": 4, "pool": 2}
+    assert light_config(tmp_path / "a")["lineage"]["removed"] == [] and "condconv" not in light_config(tmp_path / "a")
+    run = asdm("prune", model, tmp_path / "b", "--analysis", made_up(), "--speedup", "1.05", "--gri", "8,4", "--condconv", "timestep")
+    assert run.returncode == 0 and "chosen   mid,gri8:" in run.stdout, run.stderr
+    light = light_config(tmp_path / "b")
+    assert light["gri"]["stages"] == [8, 4] and light["lineage"]["removed"] == ["mid"] and light["condconv"]["routing"] == "timestep"
+    run = asdm("prune", model, "--dry-run", "--analysis", made_up(), "--speedup", "1", "--gri", "8")  # is met by what is given
+    assert run.returncode == 0 and "chosen   gri8:" in run.stdout and "trajectories" not in run.stderr
 
 
 def test_speedup_out_of_reach(asdm, model, made_up, tmp_path):
-    out = tmp_path / "out"
-    run = asdm("prune", model, out, "--analysis", made_up, "--speedup", "2.5")
+    out, path = tmp_path / "out", made_up()
+    run = asdm("prune", model, out, "--analysis", path, "--speedup", "2.5")
     assert run.returncode == 2 and "2.5 cannot be reached" in run.stderr and "gives is 2 (50 ms, not 100)" in run.stderr
-    run = asdm("prune", model, out, "--analysis", made_up, "--budget-ms", "45")
+    run = asdm("prune", model, out, "--analysis", path, "--budget-ms", "45")
     assert run.returncode == 2 and "leads to is 50 ms" in run.stderr and not out.exists()
 
 
 def test_speedup_dry_run_and_usage(asdm, model, made_up, tmp_path):
-    run = asdm("prune", model, "--dry-run", "--analysis", made_up, "--speedup", "1.05")
+    path = made_up()
+    run = asdm("prune", model, "--dry-run", "--analysis", path, "--speedup", "1.05")
     assert run.returncode == 0 and "speed-up 1.053" in run.stdout and "after" in run.stdout
-    for arguments in (["--speedup", "2", "--remove", "mid"], ["--speedup", "2", "--budget-ms", "2"],
-                      ["--remove", "mid", "--analysis", made_up], ["--speedup", "0.5"]):
-        assert asdm("prune", model, tmp_path / "out", *arguments).returncode == 2
     (tmp_path / "there").mkdir()
+    for arguments, message in [(["--speedup", "2", "--remove", "mid"], "only one"), (["--speedup", "2", "--budget-ms", "2"], "only one"),
+                               (["--remove", "mid", "--analysis", path], "go with --speedup"), (["--speedup", "0.5"], "from 1"),
+                               (["--speedup", "1.1", "--gri", "64"], "64 is the height of no stage"),
+                               (["--speedup", "1.1", "--gri-window", "6"], "pool: must divide the window of 6"),
+                               (["--speedup", "1.1", "--condconv", "half"], "must be full, timestep or off")]:
+        run = asdm("prune", model, tmp_path / "out", *arguments)
+        assert run.returncode == 2 and message in run.stderr and "measured" not in run.stderr, run.stderr
     run = asdm("prune", model, tmp_path / "there", "--speedup", "1.1")
     assert run.returncode == 2 and "exists" in run.stderr and "measured" not in run.stderr
-    made_up.write_text("{}")
-    assert "is no analysis" in asdm("prune", model, tmp_path / "out", "--speedup", "2", "--analysis", made_up).stderr
+    path.write_text("{}")
+    assert "is no analysis" in asdm("prune", model, tmp_path / "out", "--speedup", "2", "--analysis", path).stderr
 
 
-def test_speedup_measures_by_itself(asdm, model, made_up, prompts, tmp_path):
-    """Without an analysis, or with one of another model, it is made now."""
-    other = json.loads(made_up.read_text())
-    other["fingerprint"] = "0123456789abcdef"
-    made_up.write_text(json.dumps(other))
-    for arguments in ([], ["--analysis", made_up]):
-        run = asdm("prune", model, "--dry-run", "--budget-ms", "1e8", "--prompts", prompts, "--threads", "1", *arguments)
-        assert run.returncode == 0, run.stderr
-        assert "now trajectories" in run.stderr and "removed  " in run.stdout
-        assert ("is of another model" in run.stderr and "measuring anew" in run.stderr) == bool(arguments)
+def test_speedup_measures_by_itself(asdm, model, made_up, prompts):
+    """Where the analysis is of another model, as where there is none."""
+    path = made_up()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "0123456789abcdef"}))
+    run = asdm("prune", model, "--dry-run", "--budget-ms", "1e8", "--prompts", prompts, "--threads", "1", "--analysis", path)
+    assert run.returncode == 0, run.stderr
+    assert "now trajectories" in run.stderr and "chosen   " in run.stdout
+    assert "is of another model" in run.stderr and "measuring anew" in run.stderr

@@ -214,6 +214,30 @@ static void test_known_sets_count(void **state) {
     assert_int_equal(search.chosen, C | D);
 }
 
+/* A is given: rounds start from it, it is neither put back nor exchanged, and known sets without it do not count. */
+static void test_given_units_stay(void **state) {
+    (void)state;
+    const unsigned known[] = {B | C};
+    struct world w = plain();
+    struct asdm_search search = {
+        .unit_count = 4, .given = A, .measure = measure, .user = &w, .known = known, .known_count = 1};
+    assert_int_equal(asdm_search_run(&search, NULL), ASDM_OK);
+    assert_int_equal(search.path_count, 4);
+    assert_int_equal(search.path[0], A);
+    assert_int_equal(search.path[1], A | D);
+    search.target.budget_ms = 65; /* B, C and D do it, and B and C with less damage than any with A */
+    w.twist[0].set = B | C;
+    w.twist[0].damage = -0.3;
+    w.saved[1] = w.saved[2] = 20;
+    assert_int_equal(asdm_search_run(&search, NULL), ASDM_OK);
+    assert_int_equal(search.chosen, A | B);
+    search.target.budget_ms = 80; /* met by what is given */
+    w.count = 0;
+    assert_int_equal(asdm_search_run(&search, NULL), ASDM_OK);
+    assert_int_equal(search.chosen, A);
+    assert_int_equal(search.path_count, 1);
+}
+
 static void test_failures_come_up(void **state) {
     (void)state;
     struct world w = plain();
@@ -248,6 +272,7 @@ int main(void) {
                                        cmocka_unit_test(test_out_of_reach),
                                        cmocka_unit_test(test_all_together_need_not_be_fastest),
                                        cmocka_unit_test(test_known_sets_count),
+                                       cmocka_unit_test(test_given_units_stay),
                                        cmocka_unit_test(test_failures_come_up),
                                        cmocka_unit_test(test_spread)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@
 /* What removing saves, as a part of the whole, below which it is noise and counts as nothing. */
 static const double NOISE = 0.001;
 /* Damages this close, as a part of them, are equal: other prompts would turn them round. */
-static const double EQUAL = 0.005;
+static const double EQUAL = 0.001;
 /* By how much of its time the set of all units may miss a target that is still looked for. */
 static const double MISS = 0.03;
 

@@ -41,8 +41,8 @@ bool asdm_target_is_met(const struct asdm_target *target, const struct asdm_cost
  * first set of the path that meets it, and are tried again from the one before without the unit that met it, which may
  * save more than is needed. Then, from the best set, units are put back as long as the target stays met, and one is
  * exchanged for another as long as that does less damage. Chosen is the set of least damage of all that are known or
- * were measured on the way and meet the target; those within half a percent of it count as equal, and then the one that
- * keeps most. */
+ * were measured on the way and meet the target; those within a tenth of a percent of it count as equal, and then the
+ * one that keeps most. */
 enum asdm_status asdm_search_run(struct asdm_search *search, struct asdm_error *err);
 
 #endif

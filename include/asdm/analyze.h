@@ -103,8 +103,8 @@ struct asdm_analysis {
  * of which the one with the least additional damage per additional millisecond saved goes for good: what is compared is
  * measured, not summed. With a target the rounds end when it is reached, and are tried again without the unit that
  * reached it; then units are put back as long as it stays reached, and exchanged as long as that does less damage; the
- * choice is the set of least damage among all that were measured and reach it, and of those within half a percent of
- * that the one that keeps most parameters.
+ * choice is the set of least damage among all that were measured and reach it, and of those within a tenth of a percent
+ * of that the one that keeps most parameters.
  *
  * `latents` gets F32 "latents" [prompts * evaluations, 4, h, w] as the UNet sees them, "timesteps" [evaluations] and
  * "embeds" [prompts + 1, 77, width], the last for the empty prompt.

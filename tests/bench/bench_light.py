@@ -17,7 +17,7 @@ against its students without the four pairs and with global-regional attention a
 convolutions. Before each student the whole UNet is timed again; the median of the ratios of neighbours counts. All have
 the exact rewrites.
 
-Exit 1 when a greedy choice does more damage than the fixed one on the held-out prompts, by more than half a percent of
+Exit 1 when a greedy choice does more damage than the fixed one on the held-out prompts, by more than a tenth of a percent of
 it, or a student is less than 1.5 times as fast as the whole UNet (on a GPU: than the figures of SPEED).
 """
 
@@ -39,7 +39,7 @@ COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "white"
 SIZES = ["", "small ", "little ", "tiny ", "large ", "big ", "huge "]
 PLACES = ["", " on the left", " in the middle", " on the right"]
 GROUNDS = ["in a meadow", "in the desert", "in the snow", "on the sea", "in the hills", "in the mountains"]
-EQUAL = 0.005  # what the search takes for the same damage: other prompts turn such differences round
+EQUAL = 0.001  # what the search takes for the same damage: other prompts turn such differences round
 SKIES = ["on a clear day", "at sunset", "at night", "at dawn", "on a cloudy day", "in the rain"]
 
 
@@ -138,13 +138,13 @@ STUDENT = ["--remove", "pair64,pair32,pair16,pair8", "--gri", "64,32"]
 SPEED = {"off": (1.5, 1.6), "timestep": (1.5, 1.55), "full": (1.5, 1.45)}
 
 
-def call_ms(options, model):
+def calls(options, model):
     command = [options.build_dir / "asdm", "bench", "unet", "--model", model, "--rows", 2, "--width", 512, "--height", 512,
                "--device", options.device, "--dtype", options.dtype, "--runs", 3 if options.device == "cpu" else 50, "--json"]
     if options.threads:
         command += ["--threads", options.threads]
     done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)["median_ms"]
+    return json.loads(done.stdout)
 
 
 def students(options):
@@ -164,20 +164,23 @@ def measure_speed(options):
     times = {how: [] for how in SPEED}
     for _ in range(options.rounds):
         for how, student in made.items():
-            times[how].append((call_ms(options, teacher), call_ms(options, student)))
+            times[how].append((calls(options, teacher), calls(options, student)))
     rows = []
     for how, pairs in times.items():
-        ratio, least = statistics.median(a / b for a, b in pairs), SPEED[how][options.device != "cpu"]
-        rows.append({"condconv": how, "whole_ms": statistics.median(a for a, _ in pairs), "ms": statistics.median(b for _, b in pairs),
-                     "ratio": ratio, "ratios": [a / b for a, b in pairs], "must_hold": least, "holds": ratio >= least})
+        ratios, least = [a["median_ms"] / b["median_ms"] for a, b in pairs], SPEED[how][options.device != "cpu"]
+        whole, light = (min(pair[side]["min_ms"] for pair in pairs) for side in (0, 1))
+        rows.append({"condconv": how, "whole_ms": whole, "ms": light, "fastest_ratio": whole / light, "ratio": statistics.median(ratios),
+                     "ratios": ratios, "must_hold": least, "holds": statistics.median(ratios) >= least})
     return {"device": options.device, "dtype": options.dtype, "threads": options.threads, "rows": rows}
 
 
 def show_speed(result):
-    print("| students: four pairs removed, GRI at 64 and 32 | whole UNet | student | ratio (each round) | must hold |\n|---|---|---|---|---|")
+    print("| students: four pairs removed, GRI at 64 and 32 | whole UNet, fastest call | student's | their ratio | of neighbours: median (each "
+          "round) | must hold |\n|---|---|---|---|---|---|")
     for row in result["rows"]:
         each = ", ".join(f"{ratio:.2f}" for ratio in row["ratios"])
-        print(f"| condconv {row['condconv']} | {row['whole_ms']:.1f} ms | {row['ms']:.1f} ms | {row['ratio']:.2f}x ({each}) | "
+        print(f"| condconv {row['condconv']} | {row['whole_ms']:.1f} ms | {row['ms']:.1f} ms | {row['fastest_ratio']:.2f}x | "
+              f"{row['ratio']:.2f}x ({each}) | "
               f">= {row['must_hold']}x{'' if row['holds'] else ' MISSED'} |")
 
 

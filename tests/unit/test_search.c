@@ -153,7 +153,7 @@ static void test_equal_damage_keeps_more(void **state) {
     (void)state;
     struct world w = {.damage = {0.1, 0.1, 0.1, 0.1}, .saved = {20, 20, 1, 1}};
     w.twist[0].set = A | B | C;
-    w.twist[0].damage = -0.1004;
+    w.twist[0].damage = -0.1001;
     struct asdm_search s = run(&w, 4, (struct asdm_target){.budget_ms = 60}, ASDM_OK, NULL);
     assert_int_equal(s.chosen, A | B);
     w.twist[0].damage = -0.11;

@@ -159,6 +159,10 @@ double asdm_analysis_full_ms(const struct asdm_analysis *a) {
     return median;
 }
 
+double asdm_analysis_saved_ms(const struct asdm_analysis *a, const struct asdm_trial *trial) {
+    return asdm_analysis_full_ms(a) * (1 - trial->ms / trial->full_ms);
+}
+
 void asdm_analysis_names(const struct asdm_analysis *a, unsigned removed, char *text, size_t room) {
     asdm_units_names(a->units, a->unit_count, removed, ",", text, room);
 }

@@ -79,7 +79,7 @@ static void write_units(FILE *out, const struct asdm_analysis *a) {
         if (t)
             fprintf(out, "\"parameters\": %lld, \"gmac\": %.17g, \"saved_ms\": %.17g, \"damage\": %.17g}",
                     (long long)(a->full.parameters - t->size.parameters), a->full.gmac - t->size.gmac,
-                    t->full_ms - t->ms, t->damage.mean);
+                    asdm_analysis_saved_ms(a, t), t->damage.mean);
         else
             fputs("\"parameters\": null, \"gmac\": null, \"saved_ms\": null, \"damage\": null}", out);
     }
@@ -117,7 +117,7 @@ static void write_search(FILE *out, const struct asdm_analysis *a) {
         asdm_analysis_names(a, a->path[i] & ~(i ? a->path[i - 1] : 0), add, sizeof add);
         fprintf(out, "%s\n  {\"add\": \"%s\", \"removed\": ", i ? "," : "", add);
         write_set(out, a, a->path[i]);
-        fprintf(out, ", \"saved_ms\": %.17g, \"speedup\": %.17g, \"damage\": %.17g}", t->full_ms - t->ms,
+        fprintf(out, ", \"saved_ms\": %.17g, \"speedup\": %.17g, \"damage\": %.17g}", asdm_analysis_saved_ms(a, t),
                 t->full_ms / t->ms, t->damage.mean);
     }
     fputs("]", out);

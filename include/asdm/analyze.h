@@ -130,6 +130,8 @@ void asdm_analysis_options(const struct asdm_analysis *analysis, struct asdm_ana
 const struct asdm_trial *asdm_analysis_trial(const struct asdm_analysis *analysis, unsigned removed);
 /* A call of the whole UNet: the median of what the trials measured; 0: there is none. */
 double asdm_analysis_full_ms(const struct asdm_analysis *analysis);
+/* What a set saves of that: by the ratio of its trial, so that trials of quiet and of busy minutes compare. */
+double asdm_analysis_saved_ms(const struct asdm_analysis *analysis, const struct asdm_trial *trial);
 /* "pair64,mid"; "" for none. At most `room` bytes with the NUL. */
 void asdm_analysis_names(const struct asdm_analysis *analysis, unsigned removed, char *text, size_t room);
 

@@ -97,7 +97,7 @@ static void print_units(const struct asdm_analysis *a) {
         const struct asdm_trial *t = asdm_analysis_trial(a, 1u << i);
         if (!t)
             continue;
-        double saved = t->full_ms - t->ms;
+        double saved = asdm_analysis_saved_ms(a, t);
         printf("%-8s %12lld %9.3f %9.3f   %7.4f %7.4f %7.4f %7.4f %7.4f   ", a->units[i].name,
                (long long)(a->full.parameters - t->size.parameters), a->full.gmac - t->size.gmac, saved, t->damage.mean,
                t->damage.deviation, t->damage.min, t->damage.quartiles[1], t->damage.max);
@@ -115,7 +115,7 @@ static void print_set(const struct asdm_analysis *a, const char *label, unsigned
     char names[256];
     asdm_analysis_names(a, set, names, sizeof names);
     printf("%-8s %12lld %9.3f %9.3f   %7.4f %7.4f %8.3f   %s\n", label, (long long)t->size.parameters, t->size.gmac,
-           t->full_ms - t->ms, t->damage.mean, t->damage.deviation, t->full_ms / t->ms, names);
+           asdm_analysis_saved_ms(a, t), t->damage.mean, t->damage.deviation, t->full_ms / t->ms, names);
 }
 
 static void print_sets_head(const char *label) {

@@ -69,14 +69,15 @@ static double place(const struct axis *axis, double value) {
     return axis->from + (value - axis->least) / (axis->most - axis->least) * (axis->to - axis->from);
 }
 
-/* 1, 2 or 5 times a power of ten, so that `least` .. `most` has at most six steps; `most` is rounded up to one. */
+/* 1, 2 or 5 times a power of ten, so that `least` .. `most` has at most six steps; both are rounded outwards to one. */
 static struct axis make_axis(double least, double most, double from, double to) {
-    double range = most > least ? most - least : 1, power = pow(10, floor(log10(range / 5)));
+    most = most > least ? most : least + 1;
+    double range = most - least, power = pow(10, floor(log10(range / 5)));
     double step = range / 5 <= power       ? power
                   : range / 5 <= 2 * power ? 2 * power
                   : range / 5 <= 5 * power ? 5 * power
                                            : 10 * power;
-    return (struct axis){least, least + ceil(range / step - 1e-9) * step, step, from, to};
+    return (struct axis){floor(least / step + 1e-9) * step, ceil(most / step - 1e-9) * step, step, from, to};
 }
 
 static void write_x_axis(FILE *out, const struct axis *x, double bottom, const char *label) {
@@ -182,7 +183,7 @@ static void write_units(FILE *out, const struct asdm_analysis *a) {
         if (!t)
             continue;
         const struct asdm_spread *d = &t->damage;
-        double saved = t->full_ms - t->ms;
+        double saved = asdm_analysis_saved_ms(a, t);
         fprintf(out,
                 "<tr><td>%s</td><td>%lld</td><td>%.3f</td><td>%.3f</td><td>%.4f</td><td>%.4f</td><td>%.4f</td>"
                 "<td>%.4f</td><td>%.4f</td><td>%.4f</td><td>%.4f</td>",
@@ -204,8 +205,8 @@ static void write_set_row(FILE *out, const struct asdm_analysis *a, const struct
     fputs("</td><td class=\"left\">", out);
     write_names(out, a, t->removed, " + ");
     fprintf(out, "</td><td>%.3f</td><td>%.4f</td><td>%.4f</td><td>%.3f</td><td>%lld</td><td>%.3f</td></tr>\n",
-            t->full_ms / t->ms, t->damage.mean, t->damage.deviation, t->full_ms - t->ms, (long long)t->size.parameters,
-            t->size.gmac);
+            t->full_ms / t->ms, t->damage.mean, t->damage.deviation, asdm_analysis_saved_ms(a, t),
+            (long long)t->size.parameters, t->size.gmac);
 }
 
 static void write_sets(FILE *out, const struct asdm_analysis *a) {

@@ -4,38 +4,83 @@
 #include <math.h>
 #include <type_traits>
 
-#include "cuda/kernels.h"
-#include "cuda/launch.cuh"
+#include "cuda/windows.cuh"
 
 namespace {
 
 using attention_args = struct ::cuda_attention;
 
-constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 __device__ __forceinline__ int kv_row(const attention_args &a, int row) {
     return a.kv_map ? a.kv_map[row] : row;
 }
 
-/* `count` tokens of one head from `from`, rows of `pitch` elements; what is beyond `valid` tokens or head_dim is 0. */
-template <class T, int D, int PITCH>
-__device__ __forceinline__ void load_tile(T *to, const T *from, int stride, int head_dim, int count, int valid) {
-    const bool wide = head_dim % CUDA_LANES<T> == 0 && stride % CUDA_LANES<T> == 0 && (uintptr_t)from % 16 == 0;
+/* What the queries of a block see of one row and head: all keys of the row, or those of a window. */
+template <class T, bool WINDOWS> struct scene {
+    const attention_args &a;
+    const int row, kv, head, window_blocks; /* blocks of queries in a window */
+    const cuda_window window;
+
+    __device__ __forceinline__ scene(const attention_args &a_, int queries)
+        : a(a_), row((int)blockIdx.z), kv(kv_row(a_, (int)blockIdx.z)), head((int)blockIdx.y),
+          window_blocks(WINDOWS ? cuda_pieces(cuda_window_tokens(a_.regions), queries) : 1),
+          window(WINDOWS ? a_.regions : cuda_regions{1, 1, 1, 1}, WINDOWS ? (int)blockIdx.x / window_blocks : 0) {
+    }
+    __device__ __forceinline__ int first_query(int queries) const {
+        return (WINDOWS ? (int)blockIdx.x % window_blocks : (int)blockIdx.x) * queries;
+    }
+    __device__ __forceinline__ int tokens() const {
+        return WINDOWS ? window.tokens() : a.tokens;
+    }
+    __device__ __forceinline__ int keys() const {
+        return WINDOWS ? window.keys() : a.keys;
+    }
+    /* The row's number of query i. */
+    __device__ __forceinline__ int token(int i) const {
+        return WINDOWS ? window.token(i) : i;
+    }
+    __device__ __forceinline__ const T *query(int i) const {
+        return (const T *)a.q + ((size_t)row * a.tokens + token(i)) * a.q_stride + head * a.head_dim;
+    }
+    /* Key i (values: its value). */
+    __device__ __forceinline__ const T *key(int i, bool values) const {
+        if (WINDOWS && i >= window.tokens()) {
+            const size_t cell = (size_t)row * window.cells() + (i - window.tokens());
+            return (const T *)a.cells + ((cell * 2 + values) * a.heads + head) * a.head_dim;
+        }
+        const size_t line = (size_t)kv * a.keys + token(i);
+        return (values ? (const T *)a.v + line * a.v_stride : (const T *)a.k + line * a.k_stride) + head * a.head_dim;
+    }
+    /* log2 of how many tokens key i stands for; minus infinity where query `q` does not see it. */
+    __device__ __forceinline__ float bias(int i, int q) const {
+        if (i >= keys() || (a.causal && i > q))
+            return -INFINITY;
+        return WINDOWS ? window.bias(i) : 0.0f;
+    }
+    __device__ __forceinline__ T *result(int i) const {
+        return (T *)a.y + (((size_t)row * a.tokens + token(i)) * a.heads + head) * a.head_dim;
+    }
+};
+
+/* `count` tokens of one head, from(i) the address of the i-th; what is beyond `valid` tokens or head_dim is 0. */
+template <class T, int D, int PITCH, class F>
+__device__ __forceinline__ void load_tile(T *to, int stride, int head_dim, int count, int valid, const F &from) {
+    const bool wide = head_dim % CUDA_LANES<T> == 0 && stride % CUDA_LANES<T> == 0 && (uintptr_t)from(0) % 16 == 0;
     constexpr int lanes = CUDA_LANES<T>, vectors = D / lanes;
     if (wide) {
         for (int i = threadIdx.x; i < count * vectors; i += blockDim.x) {
             const int token = i / vectors, d = i % vectors * lanes;
             uint4 bits = make_uint4(0, 0, 0, 0);
             if (token < valid && d < head_dim)
-                bits = *(const uint4 *)(from + (size_t)token * stride + d);
+                bits = *(const uint4 *)(from(token) + d);
             *(uint4 *)(to + token * PITCH + d) = bits;
         }
         return;
     }
     for (int i = threadIdx.x; i < count * D; i += blockDim.x) {
         const int token = i / D, d = i % D;
-        to[token * PITCH + d] =
-            token < valid && d < head_dim ? from[(size_t)token * stride + d] : cuda_from_float<T>(0.0f);
+        to[token * PITCH + d] = token < valid && d < head_dim ? from(token)[d] : cuda_from_float<T>(0.0f);
     }
 }
 
@@ -74,7 +119,8 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
 
 /* D: head_dim rounded up. A group of 16 queries is shared by SPLIT warps: each computes all their logits and its own
  * part of the outputs' channels, since 512 channels do not fit into one warp's registers. */
-template <class T, int D, int SPLIT, int GROUPS, int KEYS> struct matrix_attention {
+template <class T, int D, int SPLIT, int GROUPS, int KEYS, bool WINDOWS> struct matrix_attention {
+    using view = scene<T, WINDOWS>;
     static constexpr int pitch = D + 8, queries = 16 * GROUPS, threads = 32 * GROUPS * SPLIT, own = D / SPLIT;
     static constexpr size_t shared = sizeof(T) * pitch * (queries + 2 * KEYS);
 
@@ -145,33 +191,34 @@ template <class T, int D, int SPLIT, int GROUPS, int KEYS> struct matrix_attenti
         }
     }
 
-    static __device__ __forceinline__ void mask(const attention_args &a, float (&s)[KEYS / 8][4], int query, int key) {
+    /* Adds the keys' biases, which are divided by the scale that logits are multiplied with later. */
+    static __device__ __forceinline__ void add_bias(const view &seen, float (&s)[KEYS / 8][4], int query, int key,
+                                                    float scale) {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 const int k = key + n * 8 + lane % 4 * 2 + j % 2, q = query + lane / 4 + j / 2 * 8;
-                if (k >= a.keys || (a.causal && k > q))
-                    s[n][j] = -INFINITY;
+                s[n][j] += seen.bias(k, q) / scale;
             }
     }
 
-    static __device__ __forceinline__ void store(const attention_args &a, const float (&o)[own / 8][4],
-                                                 const float (&sum)[2], int row, int head, int query, int channel) {
+    static __device__ __forceinline__ void store(const view &seen, const float (&o)[own / 8][4], const float (&sum)[2],
+                                                 int query, int channel) {
         const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int token = query + lane / 4 + 8 * i;
-            if (token >= a.tokens)
+            if (token >= seen.tokens())
                 continue;
-            T *y = (T *)a.y + (((size_t)row * a.tokens + token) * a.heads + head) * a.head_dim;
+            T *y = seen.result(token);
 #pragma unroll
             for (int n = 0; n < own / 8; n++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     const int c = channel + n * 8 + lane % 4 * 2 + j;
-                    if (c < a.head_dim)
+                    if (c < seen.a.head_dim)
                         y[c] = cuda_from_float<T>(o[n][2 * i + j] / sum[i]);
                 }
         }
@@ -181,24 +228,24 @@ template <class T, int D, int SPLIT, int GROUPS, int KEYS> struct matrix_attenti
         extern __shared__ uint4 shared_memory[];
         T *q = (T *)shared_memory, *k = q + queries * pitch, *v = k + KEYS * pitch;
         const int warp = threadIdx.x / 32, group = warp / SPLIT, part = warp % SPLIT;
-        const int first = blockIdx.x * queries, head = blockIdx.y, row = blockIdx.z;
+        const view seen(a, queries);
+        const int first = seen.first_query(queries), tokens = seen.tokens(), keys = seen.keys();
         float s[KEYS / 8][4], o[own / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
         cuda_launch_dependents();
         cuda_wait_inputs();
-        const T *q_from = (const T *)a.q + ((size_t)row * a.tokens + first) * a.q_stride + head * a.head_dim;
-        const size_t kv = (size_t)kv_row(a, row) * a.keys;
-        const T *k_from = (const T *)a.k + kv * a.k_stride + head * a.head_dim;
-        const T *v_from = (const T *)a.v + kv * a.v_stride + head * a.head_dim;
-        const int end = a.causal ? min(a.keys, first + queries) : a.keys;
-        load_tile<T, D, pitch>(q, q_from, a.q_stride, a.head_dim, queries, a.tokens - first);
+        const int end = a.causal ? min(keys, first + queries) : keys;
+        load_tile<T, D, pitch>(q, a.q_stride, a.head_dim, queries, tokens - first,
+                               [&](int i) { return seen.query(first + i); });
         for (int key = 0; key < end; key += KEYS) {
             __syncthreads();
-            load_tile<T, D, pitch>(k, k_from + (size_t)key * a.k_stride, a.k_stride, a.head_dim, KEYS, a.keys - key);
-            load_tile<T, D, pitch>(v, v_from + (size_t)key * a.v_stride, a.v_stride, a.head_dim, KEYS, a.keys - key);
+            load_tile<T, D, pitch>(k, a.k_stride, a.head_dim, KEYS, keys - key,
+                                   [&](int i) { return seen.key(key + i, false); });
+            load_tile<T, D, pitch>(v, a.v_stride, a.head_dim, KEYS, keys - key,
+                                   [&](int i) { return seen.key(key + i, true); });
             __syncthreads();
             multiply_keys(s, q + group * 16 * pitch, k);
-            if (key + KEYS > a.keys || a.causal)
-                mask(a, s, first + group * 16, key);
+            if (WINDOWS || key + KEYS > keys || a.causal)
+                add_bias(seen, s, first + group * 16, key, scale);
             soften(s, o, most, sum, scale);
             multiply_values(s, o, v + part * own);
         }
@@ -207,21 +254,29 @@ template <class T, int D, int SPLIT, int GROUPS, int KEYS> struct matrix_attenti
             sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
             sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
         }
-        store(a, o, sum, row, head, first + group * 16, part * own);
+        store(seen, o, sum, first + group * 16, part * own);
     }
 };
 
-template <class T, int D, int SPLIT, int GROUPS, int KEYS>
-__global__ void __launch_bounds__(32 * GROUPS * SPLIT) matrix_kernel(const attention_args a, float scale) {
-    matrix_attention<T, D, SPLIT, GROUPS, KEYS>::run(a, scale);
+template <class T, int D, int SPLIT, int GROUPS, int KEYS, bool WINDOWS>
+__global__ void __launch_bounds__(32 * GROUPS * SPLIT)
+    matrix_kernel(const __grid_constant__ attention_args a, float scale) {
+    matrix_attention<T, D, SPLIT, GROUPS, KEYS, WINDOWS>::run(a, scale);
+}
+
+/* Blocks of `queries` that cover a row's queries; windows do not share any. */
+unsigned query_blocks(const attention_args &a, int queries) {
+    return (unsigned)(a.regions.window ? cuda_windows(a.regions) * cuda_pieces(cuda_window_tokens(a.regions), queries)
+                                       : cuda_pieces(a.tokens, queries));
 }
 
 template <class T, int D, int SPLIT, int GROUPS, int KEYS>
 cudaError_t launch_matrix(const attention_args &a, cudaStream_t stream) {
-    using M = matrix_attention<T, D, SPLIT, GROUPS, KEYS>;
-    const dim3 grid((unsigned)(a.tokens + M::queries - 1) / M::queries, (unsigned)a.heads, (unsigned)a.rows);
-    return cuda_launch(matrix_kernel<T, D, SPLIT, GROUPS, KEYS>, grid, dim3(M::threads), M::shared, stream, a,
-                       LOG2_E / sqrtf((float)a.head_dim));
+    using M = matrix_attention<T, D, SPLIT, GROUPS, KEYS, false>;
+    const auto kernel = a.regions.window ? matrix_kernel<T, D, SPLIT, GROUPS, KEYS, true>
+                                         : matrix_kernel<T, D, SPLIT, GROUPS, KEYS, false>;
+    const dim3 grid(query_blocks(a, M::queries), (unsigned)a.heads, (unsigned)a.rows);
+    return cuda_launch(kernel, grid, dim3(M::threads), M::shared, stream, a, LOG2_E / sqrtf((float)a.head_dim));
 }
 
 template <class T> cudaError_t launch_any(const attention_args &a, cudaStream_t stream) {
@@ -245,27 +300,26 @@ template <class T> cudaError_t launch_any(const attention_args &a, cudaStream_t 
 constexpr int PLAIN_QUERIES = 16, PLAIN_KEYS = 32, PLAIN_THREADS = 128;
 
 /* D: head_dim rounded up to a multiple of 128. A thread owns channels threadIdx.x + 128 j of all the queries. */
-template <int D> __global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(const attention_args a, float scale) {
+template <int D, bool WINDOWS>
+__global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(const __grid_constant__ attention_args a, float scale) {
     constexpr int pitch = D + 4, parts = D / PLAIN_THREADS;
     extern __shared__ uint4 shared_memory[];
     float *q = (float *)shared_memory, *kv = q + PLAIN_QUERIES * pitch;
     __shared__ float weights[PLAIN_QUERIES][PLAIN_KEYS], kept[PLAIN_QUERIES], sums[PLAIN_QUERIES];
-    const int first = blockIdx.x * PLAIN_QUERIES, head = blockIdx.y, row = blockIdx.z, t = threadIdx.x;
+    const scene<float, WINDOWS> seen(a, PLAIN_QUERIES);
+    const int first = seen.first_query(PLAIN_QUERIES), tokens = seen.tokens(), keys = seen.keys(), t = threadIdx.x;
     const int query = t / 8, lane = t % 8; /* of the logits: 4 keys per thread */
     float most = -INFINITY, sum = 0.0f, o[PLAIN_QUERIES][parts] = {};
     cuda_launch_dependents();
     cuda_wait_inputs();
-    const float *q_from = (const float *)a.q + ((size_t)row * a.tokens + first) * a.q_stride + head * a.head_dim;
-    const size_t kv_first = (size_t)kv_row(a, row) * a.keys;
-    const float *k_from = (const float *)a.k + kv_first * a.k_stride + head * a.head_dim;
-    const float *v_from = (const float *)a.v + kv_first * a.v_stride + head * a.head_dim;
-    const int end = a.causal ? min(a.keys, first + PLAIN_QUERIES) : a.keys;
-    load_tile<float, D, pitch>(q, q_from, a.q_stride, a.head_dim, PLAIN_QUERIES, a.tokens - first);
+    const int end = a.causal ? min(keys, first + PLAIN_QUERIES) : keys;
+    load_tile<float, D, pitch>(q, a.q_stride, a.head_dim, PLAIN_QUERIES, tokens - first,
+                               [&](int i) { return seen.query(first + i); });
     for (int key = 0; key < end; key += PLAIN_KEYS) {
         float s[4] = {}, top = most;
         __syncthreads();
-        load_tile<float, D, pitch>(kv, k_from + (size_t)key * a.k_stride, a.k_stride, a.head_dim, PLAIN_KEYS,
-                                   a.keys - key);
+        load_tile<float, D, pitch>(kv, a.k_stride, a.head_dim, PLAIN_KEYS, keys - key,
+                                   [&](int i) { return seen.key(key + i, false); });
         __syncthreads();
         for (int d = 0; d < a.head_dim; d++)
 #pragma unroll
@@ -274,7 +328,7 @@ template <int D> __global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(c
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int k = key + lane + 8 * i;
-            s[i] = k >= a.keys || (a.causal && k > first + query) ? -INFINITY : s[i] * scale;
+            s[i] = s[i] * scale + seen.bias(k, first + query) * LN_2;
             top = fmaxf(top, s[i]);
         }
         for (int offset = 4; offset; offset /= 2)
@@ -291,8 +345,8 @@ template <int D> __global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(c
         if (lane == 0)
             kept[query] = keep;
         __syncthreads();
-        load_tile<float, D, pitch>(kv, v_from + (size_t)key * a.v_stride, a.v_stride, a.head_dim, PLAIN_KEYS,
-                                   a.keys - key);
+        load_tile<float, D, pitch>(kv, a.v_stride, a.head_dim, PLAIN_KEYS, keys - key,
+                                   [&](int i) { return seen.key(key + i, true); });
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < PLAIN_QUERIES; i++)
@@ -318,16 +372,16 @@ template <int D> __global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(c
 #pragma unroll
         for (int j = 0; j < parts; j++) {
             const int token = first + i, c = t + PLAIN_THREADS * j;
-            if (token < a.tokens && c < a.head_dim)
-                ((float *)a.y)[(((size_t)row * a.tokens + token) * a.heads + head) * a.head_dim + c] =
-                    o[i][j] / sums[i];
+            if (token < tokens && c < a.head_dim)
+                seen.result(token)[c] = o[i][j] / sums[i];
         }
 }
 
 template <int D> cudaError_t launch_plain(const attention_args &a, cudaStream_t stream) {
     const size_t shared = sizeof(float) * (PLAIN_QUERIES + PLAIN_KEYS) * (D + 4);
-    const dim3 grid((unsigned)(a.tokens + PLAIN_QUERIES - 1) / PLAIN_QUERIES, (unsigned)a.heads, (unsigned)a.rows);
-    return cuda_launch(plain_kernel<D>, grid, dim3(PLAIN_THREADS), shared, stream, a, 1.0f / sqrtf((float)a.head_dim));
+    const dim3 grid(query_blocks(a, PLAIN_QUERIES), (unsigned)a.heads, (unsigned)a.rows);
+    return cuda_launch(a.regions.window ? plain_kernel<D, true> : plain_kernel<D, false>, grid, dim3(PLAIN_THREADS),
+                       shared, stream, a, 1.0f / sqrtf((float)a.head_dim));
 }
 
 } // namespace

@@ -17,8 +17,8 @@
 
 #include <type_traits>
 
-#include "cuda/launch.cuh"
 #include "cuda/sm90.cuh"
+#include "cuda/windows.cuh"
 
 namespace {
 
@@ -43,15 +43,19 @@ struct arguments {
     int q_stride, k_stride, v_stride;
     float scale;    /* log2(e) / sqrt(head_dim) */
     float headroom; /* HEADROOM / scale */
+    struct cuda_regions regions;
+    const void *cells;
+    int window_blocks; /* blocks of queries in a window */
 };
 
 /* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
- * GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. */
+ * GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. WINDOWS: global-regional. */
 template <class T_, int C_, int KEYS_, int GROUPS_, int STAGES_, int SPLIT_, int BLOCKS_, int COPY_REGISTERS_,
-          int COMPUTE_REGISTERS_>
+          int COMPUTE_REGISTERS_, bool WINDOWS_ = false>
 struct shape {
     using T = T_;
     static constexpr bool BF16 = std::is_same<T, __nv_bfloat16>::value;
+    static constexpr bool WINDOWS = WINDOWS_;
     static constexpr int C = C_, KEYS = KEYS_, STAGES = STAGES_, SPLIT = SPLIT_;
     static constexpr int GROUPS = GROUPS_, THREADS = WARPGROUP * (1 + GROUPS);
     static constexpr int BLOCKS = BLOCKS_, COPY_REGISTERS = COPY_REGISTERS_, COMPUTE_REGISTERS = COMPUTE_REGISTERS_;
@@ -59,7 +63,8 @@ struct shape {
     static constexpr int V_CHUNKS = C / SPLIT, O_WIDTH = CHUNK * (V_CHUNKS + 1);
     static constexpr int S_COUNT = KEYS / 2, P_COUNT = KEYS / 4, O_COUNT = O_WIDTH / 2; /* registers of a thread */
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
-    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, STAGE_BYTES = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
+    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, BIAS_AT = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
+    static constexpr int STAGE_BYTES = BIAS_AT + (WINDOWS ? KEYS * 4 : 0); /* bias: added to scores, float32 */
     static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
     static constexpr int STAGES_AT = BARRIER_BYTES + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
@@ -109,6 +114,7 @@ template <bool BF16, int N> struct product;
 PRODUCTS(16, SM90_R8_0, 8, 9, 10, 11, 12, 13, 14, D8(0))
 PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
 PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
+PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
 PRODUCTS(72, SM90_R8_3 R4(32, 33, 34, 35), 36, 37, 38, 39, 40, 41, 42, D32(0), D4(8))
 PRODUCTS(80, SM90_R8_4, 40, 41, 42, 43, 44, 45, 46, D32(0), D8(4))
 PRODUCTS(88, SM90_R8_4 R4(40, 41, 42, 43), 44, 45, 46, 47, 48, 49, 50, D32(0), D8(4), D4(10))
@@ -135,17 +141,16 @@ template <int n> __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-/* `rows` tokens (those from `valid` on are zeros) of `chunks` chunks (those from `present` on are zeros), by `threads`
- * threads. Eight neighbouring threads write the 128 bytes of a core matrix. */
-template <class T, int ROWS, int CHUNKS, int THREADS>
-__device__ __forceinline__ void copy_tile(uint32_t dst, const T *src, int stride, int valid, int present, int thread) {
+/* ROWS tokens, from(i) the first chunk of the i-th (those from `valid` on are zeros), of CHUNKS chunks (those from
+ * `present` on are zeros), by THREADS threads. Eight neighbouring threads write the 128 bytes of a core matrix. */
+template <class T, int ROWS, int CHUNKS, int THREADS, class F>
+__device__ __forceinline__ void copy_tile(uint32_t dst, int valid, int present, int thread, const F &from) {
 #pragma unroll(ROWS *CHUNKS <= 5 * THREADS ? 5 : 1) /* the copying threads have few registers */
     for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
         const int at = i * THREADS + thread, chunk = (at >> 3) % CHUNKS, row = (at >> 3) / CHUNKS * 8 + (at & 7);
         if (ROWS * CHUNKS % THREADS == 0 || row < ROWS) {
             const bool inside = row < valid && chunk < present;
-            copy16(dst + (uint32_t)(chunk * ROWS + row) * 16, inside ? src + row * stride + chunk * CHUNK : src,
-                   inside);
+            copy16(dst + (uint32_t)(chunk * ROWS + row) * 16, inside ? from(row) + chunk * CHUNK : from(0), inside);
         }
     }
 }
@@ -165,13 +170,18 @@ __device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
         sm90_mbarrier_arrive(full_barrier(shared, stage));
 }
 
-template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
-    using T = typename S::T;
-    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
-    const int first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
-    const T *k = (const T *)a.k + (size_t)row * a.keys * a.k_stride + head * a.chunks * CHUNK;
-    const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
-    const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
+/* The block's window. */
+template <class S> __device__ __forceinline__ cuda_window window_of(const arguments &a) {
+    return cuda_window(a.regions, (int)blockIdx.x / S::SPLIT / a.window_blocks);
+}
+
+template <class S> __device__ __forceinline__ int keys_of(const arguments &a) {
+    return S::WINDOWS ? window_of<S>(a).keys() : a.keys;
+}
+
+/* Copies tile by tile as stages become free, copy(tile, stage's address); hands the stages over. */
+template <class S, class F> __device__ __forceinline__ void copy_tiles(int keys, uint32_t shared, const F &copy) {
+    const int tiles = (keys + S::KEYS - 1) / S::KEYS;
     int stage = 0, behind = 0;
     for (int tile = 0; tile < tiles; tile++) {
         if (tile >= S::STAGES) {
@@ -184,14 +194,8 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
                 sm90_mbarrier_wait(empty, parity);
             }
         }
-        const uint32_t dst = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
-        const int valid = a.keys - tile * S::KEYS;
-        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, k, a.k_stride, valid, a.chunks, threadIdx.x);
-        copy_tile<T, S::KEYS, S::V_CHUNKS, WARPGROUP>(dst + S::K_BYTES, v, a.v_stride, valid, a.chunks - first_chunk,
-                                                      threadIdx.x);
+        copy(tile, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
         copy_commit();
-        k += (size_t)S::KEYS * a.k_stride;
-        v += (size_t)S::KEYS * a.v_stride;
         if (behind != stage) {
             copy_wait<COPY_LAG>();
             hand_over(shared, behind);
@@ -202,6 +206,47 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
     copy_wait<0>();
     for (; behind != stage; behind = behind + 1 == S::STAGES ? 0 : behind + 1)
         hand_over(shared, behind);
+}
+
+template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
+    using T = typename S::T;
+    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
+    const int first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
+    const T *k = (const T *)a.k + (size_t)row * a.keys * a.k_stride + head * a.chunks * CHUNK;
+    const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
+    copy_tiles<S>(a.keys, shared, [&](int tile, uint32_t dst) {
+        const int valid = a.keys - tile * S::KEYS;
+        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, valid, a.chunks, threadIdx.x,
+                                               [&](int i) { return k + i * a.k_stride; });
+        copy_tile<T, S::KEYS, S::V_CHUNKS, WARPGROUP>(dst + S::K_BYTES, valid, a.chunks - first_chunk, threadIdx.x,
+                                                      [&](int i) { return v + i * a.v_stride; });
+        k += (size_t)S::KEYS * a.k_stride;
+        v += (size_t)S::KEYS * a.v_stride;
+    });
+}
+
+/* The keys of a window: its tokens, then the cells; and their biases, in the units of unscaled scores. */
+template <class S> __device__ __forceinline__ void copy_window(const arguments &a, uint32_t shared) {
+    using T = typename S::T;
+    const cuda_window window = window_of<S>(a);
+    const int own = window.tokens(), keys = window.keys(), channels = a.heads * a.chunks * CHUNK;
+    const int skip = blockIdx.y * a.chunks * CHUNK;
+    const T *k = (const T *)a.k + (size_t)blockIdx.z * a.tokens * a.k_stride + skip;
+    const T *v = (const T *)a.v + (size_t)blockIdx.z * a.tokens * a.v_stride + skip;
+    const T *cells = (const T *)a.cells + (size_t)blockIdx.z * window.cells() * 2 * channels + skip;
+    copy_tiles<S>(keys, shared, [&](int tile, uint32_t dst) {
+        const int first = tile * S::KEYS, valid = keys - first;
+        const auto from = [&](const T *tokens, int stride, const T *means, int i) {
+            return first + i < own ? tokens + (size_t)window.token(first + i) * stride
+                                   : means + (size_t)(first + i - own) * 2 * channels;
+        };
+        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, valid, a.chunks, threadIdx.x,
+                                               [&](int i) { return from(k, a.k_stride, cells, i); });
+        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst + S::K_BYTES, valid, a.chunks, threadIdx.x,
+                                               [&](int i) { return from(v, a.v_stride, cells + channels, i); });
+        for (int i = threadIdx.x; i < S::KEYS; i += WARPGROUP)
+            sm90_store(dst + S::BIAS_AT + 4 * i, i < valid ? window.bias(first + i) / a.scale : -INFINITY);
+    });
 }
 
 /* ---- softmax. A thread has scores of two queries: s[4 j + 0, 1] and s[4 j + 2, 3]. */
@@ -283,19 +328,33 @@ template <int COUNT> __device__ __forceinline__ void exponentials(float (&s)[COU
 
 /* ---- products and the loop over tiles */
 
-/* The first query of a warpgroup. */
-template <class S> __device__ __forceinline__ int first_query(int group) {
-    return ((int)blockIdx.x / S::SPLIT * S::GROUPS + group) * QUERIES;
-}
+/* A warpgroup's queries: in order from the row's or the window's `first` on, of `count`. */
+template <class S> struct queries {
+    int first, count;
+    cuda_window window;
+
+    __device__ __forceinline__ queries(const arguments &a, int group)
+        : window(S::WINDOWS ? a.regions : cuda_regions{1, 1, 1, 1},
+                 S::WINDOWS ? (int)blockIdx.x / S::SPLIT / a.window_blocks : 0) {
+        const int block = (int)blockIdx.x / S::SPLIT;
+        first = ((S::WINDOWS ? block % a.window_blocks : block) * S::GROUPS + group) * QUERIES;
+        count = S::WINDOWS ? window.tokens() : a.tokens;
+    }
+    /* The row's number of the i-th. */
+    __device__ __forceinline__ int token(int i) const {
+        return S::WINDOWS ? window.token(i) : i;
+    }
+};
 
 /* A warpgroup's queries to shared memory: their descriptor. */
 template <class S> __device__ __forceinline__ uint64_t load_query(const arguments &a, uint32_t shared, int group) {
     using T = typename S::T;
-    const int first = first_query<S>(group);
-    const T *q = (const T *)a.q + ((size_t)blockIdx.z * a.tokens + first) * a.q_stride + blockIdx.y * a.chunks * CHUNK;
+    const queries<S> own(a, group);
+    const T *q = (const T *)a.q + (size_t)blockIdx.z * a.tokens * a.q_stride + blockIdx.y * a.chunks * CHUNK;
     const uint32_t dst = shared + BARRIER_BYTES + group * S::Q_GROUP_BYTES;
-    copy_tile<T, QUERIES, S::K_CHUNKS, WARPGROUP>(dst, q, a.q_stride, a.tokens - first, a.chunks,
-                                                  threadIdx.x % WARPGROUP);
+    copy_tile<T, QUERIES, S::K_CHUNKS, WARPGROUP>(
+        dst, own.count - own.first, a.chunks, threadIdx.x % WARPGROUP,
+        [&](int i) { return q + (size_t)own.token(own.first + i) * a.q_stride; });
     copy_commit(); /* copies that are in no group are not waited for */
     copy_wait<0>();
     sm90_fence_async();
@@ -353,6 +412,19 @@ __device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (
         p[i] = cuda_pack(s[2 * i], s[2 * i + 1], typename S::T());
 }
 
+/* Adds the keys' biases; for their own window's cells and for keys that are not there minus infinity. */
+template <class S> __device__ __forceinline__ void add_bias(float (&s)[S::S_COUNT], uint32_t stage_address) {
+    const uint32_t bias = stage_address + S::BIAS_AT + threadIdx.x % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < S::S_COUNT; i += 4) {
+        const float2 b = sm90_load_pair(bias + 8 * i);
+        s[i] += b.x;
+        s[i + 1] += b.y;
+        s[i + 2] += b.x;
+        s[i + 3] += b.y;
+    }
+}
+
 /* Keys from `valid` on do not count. */
 template <int COUNT> __device__ __forceinline__ void mask(float (&s)[COUNT], int valid) {
 #pragma unroll
@@ -367,7 +439,7 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
                                        reference &r) {
     float s[S::S_COUNT] = {};
     uint32_t p[S::P_COUNT], release = 0;
-    const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
+    const int keys = keys_of<S>(a), tiles = (keys + S::KEYS - 1) / S::KEYS;
     int tile = 0, stage = 0, parity = 0;
     sm90_mbarrier_wait(full_barrier(shared, stage), parity);
     sm90_wgmma_fence();
@@ -375,6 +447,8 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
     sm90_wgmma_commit();
     sm90_wgmma_wait<0>();
     sm90_hold(s);
+    if (S::WINDOWS)
+        add_bias<S>(s, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
     while (++tile < tiles) {
         probabilities<S>(s, p, o, r, a, release);
         const int now = stage;
@@ -391,9 +465,11 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
         release = empty_barrier(shared, now);
         sm90_wgmma_wait<1>();
         sm90_hold(s);
+        if (S::WINDOWS)
+            add_bias<S>(s, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
     }
-    if (tiles * S::KEYS > a.keys)
-        mask(s, a.keys - (tiles - 1) * S::KEYS);
+    if (!S::WINDOWS && tiles * S::KEYS > keys)
+        mask(s, keys - (tiles - 1) * S::KEYS);
     probabilities<S>(s, p, o, r, a, release);
     sm90_wgmma_fence();
     accumulate<S>(o, p, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
@@ -406,12 +482,13 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
 template <class S> __device__ __forceinline__ void store(const arguments &a, int group, const float (&o)[S::O_COUNT]) {
     using T = typename S::T;
     const int lane = threadIdx.x % 32, first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
-    const int first = first_query<S>(group) + (int)threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const queries<S> own(a, group);
+    const int first = own.first + (int)threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int q = 0; q < 2; q++) {
-        const int token = first + 8 * q;
-        if (token >= a.tokens)
+        if (first + 8 * q >= own.count)
             continue;
+        const int token = own.token(first + 8 * q);
         const float factor = cuda_reciprocal(o[4 * S::V_CHUNKS + 2 * q]);
         T *y = (T *)a.y + (((size_t)blockIdx.z * a.tokens + token) * a.heads + blockIdx.y) * (a.chunks * CHUNK) +
                first_chunk * CHUNK + lane % 4 * 2;
@@ -464,12 +541,22 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
     cuda_launch_dependents();
     if (threadIdx.x < WARPGROUP) {
         sm90_setmaxnreg_dec<S::COPY_REGISTERS>();
-        copy_keys<S>(a, shared);
+        if constexpr (S::WINDOWS)
+            copy_window<S>(a, shared);
+        else
+            copy_keys<S>(a, shared);
     } else {
         sm90_setmaxnreg_inc<S::COMPUTE_REGISTERS>();
         compute<S>(a, shared, __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0));
     }
 #endif
+}
+
+/* Blocks of `queries` that cover a row's queries; windows do not share any. */
+long long query_blocks(const struct cuda_attention *p, int queries) {
+    if (!p->regions.window)
+        return cuda_pieces(p->tokens, queries);
+    return (long long)cuda_windows(p->regions) * cuda_pieces(cuda_window_tokens(p->regions), queries);
 }
 
 template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
@@ -487,9 +574,11 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
                          p->k_stride,
                          p->v_stride,
                          scale,
-                         HEADROOM / scale};
-    const int queries = S::GROUPS * QUERIES, blocks = (p->tokens + queries - 1) / queries;
-    const dim3 grid((unsigned)(blocks * S::SPLIT), (unsigned)p->heads, (unsigned)p->rows);
+                         HEADROOM / scale,
+                         p->regions,
+                         p->cells,
+                         S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
+    const dim3 grid((unsigned)(query_blocks(p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads, (unsigned)p->rows);
     return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
 }
 
@@ -498,8 +587,7 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
 template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_attention *p, cudaStream_t stream) {
     static_assert(FEW::KEYS == MANY::KEYS && FEW::SPLIT == MANY::SPLIT, "the same order of sums");
     const auto cost = [&](int groups) {
-        const long long queries = (long long)groups * QUERIES;
-        const long long blocks = (p->tokens + queries - 1) / queries * p->heads * p->rows;
+        const long long blocks = query_blocks(p, groups * QUERIES) * p->heads * p->rows;
         return (blocks + sm90_processors() - 1) / sm90_processors() * (4 + groups);
     };
     return cost(MANY::GROUPS) <= cost(FEW::GROUPS) ? launch<MANY>(p, stream) : launch<FEW>(p, stream);
@@ -529,6 +617,24 @@ template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream
     return launch<shape<T, CHUNKS_WIDE, 16, 1, 6, 2, 1, 56, 240>>(p, stream);
 }
 
+/* Windows of up to 64, of up to 128 and of more queries have blocks of as many. */
+template <class T, int CHUNKS, int KEYS, int STAGES>
+cudaError_t launch_windows(const struct cuda_attention *p, cudaStream_t stream) {
+    if (cuda_window_tokens(p->regions) <= QUERIES)
+        return launch<shape<T, CHUNKS, KEYS, 1, STAGES, 1, 1, 64, 216, true>>(p, stream);
+    return launch_either<shape<T, CHUNKS, KEYS, 2, STAGES, 1, 1, 64, 216, true>,
+                         shape<T, CHUNKS, KEYS, 4, STAGES, 1, 1, 64, 104, true>>(p, stream);
+}
+
+template <class T> cudaError_t choose_windows(const struct cuda_attention *p, cudaStream_t stream) {
+    const int chunks = p->head_dim / CHUNK;
+    if (chunks <= 5)
+        return launch_windows<T, 5, 64, 6>(p, stream);
+    if (chunks <= 10)
+        return launch_windows<T, 10, 48, 6>(p, stream);
+    return launch<shape<T, 20, 32, 2, 4, 1, 1, 64, 216, true>>(p, stream);
+}
+
 bool aligned(const void *p) {
     return (uintptr_t)p % 16 == 0;
 }
@@ -540,6 +646,8 @@ extern "C" bool cuda_attention_sm90_fits(const struct cuda_attention *p) {
         return false;
     if (p->rows < 1 || p->rows > 65535 || p->heads < 1 || p->heads > 65535 || p->tokens < 1 || p->keys < 1)
         return false;
+    if (p->regions.window && p->head_dim > CHUNK * CHUNKS_MAX)
+        return false;
     if (p->head_dim < CHUNK || p->head_dim % CHUNK ||
         (p->head_dim > CHUNK * CHUNKS_MAX && p->head_dim != CHUNK * CHUNKS_WIDE))
         return false;
@@ -547,10 +655,10 @@ extern "C" bool cuda_attention_sm90_fits(const struct cuda_attention *p) {
            aligned(p->k) && aligned(p->v) && aligned(p->y);
 }
 
-#ifndef ONE
 extern "C" cudaError_t cuda_attention_sm90(const struct cuda_attention *p, cudaStream_t stream) {
     if (!cuda_attention_sm90_fits(p))
         return cudaErrorInvalidValue;
+    if (p->regions.window)
+        return p->dtype == CUDA_F16 ? choose_windows<__half>(p, stream) : choose_windows<__nv_bfloat16>(p, stream);
     return p->dtype == CUDA_F16 ? choose<__half>(p, stream) : choose<__nv_bfloat16>(p, stream);
 }
-#endif

@@ -158,14 +158,11 @@ static double time_work(struct asdm_backend *base, void (*enqueue)(void *user), 
 
 static enum asdm_status plan(struct asdm_backend *base, const struct asdm_site *site, struct asdm_kernel *ret,
                              struct asdm_error *err) {
-    if (site->op->experts)
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED,
-                         "%s: device \"cuda\" has no conditional convolution (asdm.condconv)", site->program->name);
     switch (site->op->kind) {
     case ASDM_OP_GLOBAL_POOL:
     case ASDM_OP_ROUTING:
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" has no %s (asdm.condconv)",
-                         site->program->name, asdm_op_kind_name(site->op->kind));
+    case ASDM_OP_MIX:
+        return cuda_plan_routing(of(base), site, ret, err);
     case ASDM_OP_CONV2D:
     case ASDM_OP_LINEAR:
         return cuda_plan_product(of(base), site, ret, err);
@@ -226,7 +223,10 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
     backend->base = (struct asdm_backend){&asdm_cuda_class, dtype, dtype == ASDM_DTYPE_FP32 ? 4 : 2};
     backend->device = device;
     backend->dtype = own_dtype(dtype);
+    size_t left;
     cudaError_t error = cudaSetDevice(device);
+    if (error == cudaSuccess)
+        error = cudaMemGetInfo(&left, &backend->memory);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&backend->stream, cudaStreamNonBlocking);
     if (error == cudaSuccess)

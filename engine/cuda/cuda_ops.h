@@ -9,6 +9,7 @@ struct cuda_backend {
     struct asdm_backend base;
     int device;
     enum cuda_dtype dtype;
+    size_t memory; /* the device's, in bytes */
     cudaStream_t stream;
     cudaEvent_t start, stop; /* for asdm_device_class.time */
     cudaError_t failure;     /* the first, which stays */
@@ -27,6 +28,7 @@ cuda_plan cuda_plan_product;   /* plan_product.c: conv2d and linear */
 cuda_plan cuda_plan_attention; /* plan_others.c, as the rest */
 cuda_plan cuda_plan_norm;
 cuda_plan cuda_plan_simple;
+cuda_plan cuda_plan_routing; /* plan_routing.c: what conditional convolutions need beside their products */
 
 /* ---- operands.c
  *

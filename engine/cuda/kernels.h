@@ -21,6 +21,20 @@ extern "C" {
 
 enum cuda_dtype { CUDA_F16, CUDA_BF16, CUDA_F32 };
 
+/* The shares of experts: [rows, or mapped][experts] in the back end's type. Read divided by their sum. */
+struct cuda_shares {
+    const void *values;
+    const int32_t *map; /* device; NULL: the same row */
+    int rows, experts;  /* experts 0: there are none */
+};
+
+/* Experts of a conditional convolution (ops/op.h): their packed weights and biases (NULL: none). */
+struct cuda_experts {
+    struct cuda_shares shares;
+    const void *weight[ASDM_EXPERTS_MAX];
+    const float *bias[ASDM_EXPERTS_MAX];
+};
+
 /* A convolution, or a linear (kernel 1, height 1, width the tokens; `channels[1]` of a second source follow those of
  * the first). y = post(activation(sum_k x w + bias) + residual); with geglu: a * gelu(gate) in place of the activation.
  * Sums in float32. Bias float32. */
@@ -36,6 +50,13 @@ struct cuda_product {
     const void *x[2], *weight; /* weight: as cuda_product_pack lays it out */
     const float *bias;         /* in the packed rows' order; or NULL */
     const void *residual;      /* like y; or NULL; may be y itself */
+    /* Where rows have kernels of their own (stride 1, no upsampling, no geglu), either of two in place of the weight
+     * and bias: `slot_count` of both lie one after another, and device slots[rows + 1] says which is a row's and how
+     * many different ones there are; or the experts, whose products the kernel itself weighs (cuda_product_sm90_mixes).
+     */
+    const int32_t *slots;
+    int slot_count;
+    struct cuda_experts experts;
     void *y;
     void *scratch; /* cuda_product_scratch bytes */
 };
@@ -55,10 +76,18 @@ cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream)
 /* For an upsampling convolution the four 2x2 kernels that replace the 3x3 one follow it in memory, each
  * [out rows][2 * 2][channels], by (row phase, column phase): the packed weight of 25/9 the bytes. */
 bool cuda_product_sm90_folds(const struct cuda_product *p);
+/* Whether experts are better multiplied one by one than mixed first: small maps, whose time is the weights' way. A
+ * function of the operation without `rows`. */
+bool cuda_product_sm90_mixes(const struct cuda_product *p);
 
 /* ---- product.cu: mma.sync for fp16 and bf16, plain float32 otherwise: any shape, any architecture from sm_80 */
 size_t cuda_product_scratch(const struct cuda_product *p);
 cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream);
+
+/* Global-regional attention (ops/op.h): a map of tokens cut into windows and into cells. window 0: plain attention. */
+struct cuda_regions {
+    int height, width, window, pool; /* in tokens */
+};
 
 /* Softmax(q k' / sqrt(head_dim)) v per row and head. q, k and v may be channel ranges of wider values. */
 struct cuda_attention {
@@ -68,14 +97,19 @@ struct cuda_attention {
     const void *q, *k, *v;                   /* first channel of head 0, row 0 */
     int q_stride, k_stride, v_stride;        /* elements from token to token */
     const int32_t *kv_map;                   /* device: row -> row of k and v; NULL: the same row */
-    void *y;                                 /* [rows][tokens][heads * head_dim] */
+    struct cuda_regions regions;             /* with a window: keys are tokens, no kv_map, not causal */
+    const void *cells; /* with a window: mean keys, then mean values, [rows][cells][2][heads * head_dim] */
+    void *y;           /* [rows][tokens][heads * head_dim] */
 };
 
 /* attention_sm90.cu */
 bool cuda_attention_sm90_fits(const struct cuda_attention *a);
 cudaError_t cuda_attention_sm90(const struct cuda_attention *a, cudaStream_t stream);
-/* attention.cu: head_dim 1 to 256 (fp32: plain), any number of tokens and keys */
+/* attention.cu: head_dim 1 to 512 (fp32: plain), any number of tokens and keys */
 cudaError_t cuda_attention(const struct cuda_attention *a, cudaStream_t stream);
+/* cells.cu: the mean keys and values of all cells, summed in float32, to `cells` (cuda_cells_bytes). */
+size_t cuda_cells_bytes(const struct cuda_attention *a);
+cudaError_t cuda_cells(const struct cuda_attention *a, void *cells, cudaStream_t stream);
 
 /* Group norm (x and x2's channels counted on; row_bias added before the statistics) and layer norm (groups 0: over the
  * channels of each token), then gain, bias and activation. Statistics in float32, two-pass or shifted: exact for values
@@ -93,6 +127,48 @@ struct cuda_norm {
 };
 size_t cuda_norm_scratch(const struct cuda_norm *n);
 cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.cu */
+
+/* ---- mixture.cu: conditional convolution (ops/op.h) */
+
+enum { CUDA_MIXTURE_ROWS_MAX = 64 };
+
+/* Kernels that were mixed before, by their shares; zeroed at first. */
+enum { CUDA_CACHE_SLOTS_MAX = 32 };
+struct cuda_mixture_cache {
+    float keys[CUDA_CACHE_SLOTS_MAX][ASDM_EXPERTS_MAX];
+    uint32_t next, done; /* draws the slot that goes next; blocks of a launch that are done */
+};
+
+/* Kernels of all rows as weighted sums of the experts' kernels. Rows with equal shares have one. */
+struct cuda_mixture {
+    enum cuda_dtype dtype;
+    struct cuda_experts experts;
+    size_t weight_count, bias_count;  /* of one kernel; bias_count 0: none */
+    void *weight;                     /* [slot_count][weight_count] */
+    float *bias;                      /* [slot_count][bias_count] */
+    int slot_count;                   /* at least the rows */
+    int32_t *slots;                   /* [rows + 1], as cuda_product wants them */
+    struct cuda_mixture_cache *cache; /* device; what `weight` and `bias` hold from launch to launch; NULL: nothing */
+};
+cudaError_t cuda_mix(const struct cuda_mixture *m, cudaStream_t stream);
+/* y[row] = the sum of the experts' vectors x[e] by the row's shares; maps as of the shares. */
+cudaError_t cuda_mix_vectors(enum cuda_dtype dtype, const struct cuda_shares *shares,
+                             const void *const x[ASDM_EXPERTS_MAX], const int32_t *const maps[ASDM_EXPERTS_MAX],
+                             void *y, int channels, cudaStream_t stream);
+/* y[row][first + c] = the mean of x[row][token][c] over the tokens; rows of y have `y_channels`. */
+cudaError_t cuda_global_pool(enum cuda_dtype dtype, const void *x, void *y, int rows, int tokens, int channels,
+                             int first, int y_channels, cudaStream_t stream);
+/* y[row] = softmax(scale * (weight (x[0] then x[1]) + bias)); weight [experts][channels], float32. */
+struct cuda_routing {
+    enum cuda_dtype dtype;
+    int rows, channels[2], experts;
+    const void *x[2];
+    const int32_t *maps[2]; /* device; NULL: the same row */
+    const float *weight, *bias;
+    float scale;
+    void *y;
+};
+cudaError_t cuda_routing(const struct cuda_routing *r, cudaStream_t stream);
 
 /* ---- simple.cu: one pass each. `count` in elements. */
 cudaError_t cuda_import(enum cuda_dtype dtype, const float *x, void *y, int rows, int tokens, int channels, bool nchw,

@@ -25,6 +25,10 @@ static void run_attention(const struct asdm_kernel *kernel, const struct asdm_ru
     a.v = channel_at(attention, run, ASDM_SRC_V);
     a.kv_map = cuda_map(&attention->op, run, ASDM_SRC_K);
     a.y = cuda_result(&attention->op, run);
+    if (a.regions.window) {
+        a.cells = run->scratch;
+        cuda_note(&attention->op, cuda_cells(&a, run->scratch, stream));
+    }
     cuda_note(&attention->op, attention->sm90 ? cuda_attention_sm90(&a, stream) : cuda_attention(&a, stream));
 }
 
@@ -32,9 +36,6 @@ enum asdm_status cuda_plan_attention(struct cuda_backend *backend, const struct 
                                      struct asdm_kernel *ret, struct asdm_error *err) {
     const struct asdm_op *op = site->op;
     struct asdm_kernel kernel;
-    if (asdm_op_is_gri(op, site->out.height, site->out.width))
-        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" has no global-regional attention (asdm.gri)",
-                         site->program->name);
     ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_K | 1u << ASDM_SRC_V, err));
     if (site->in[ASDM_SRC_K].mapped != site->in[ASDM_SRC_V].mapped)
         return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: keys and values must have one rate", site->program->name);
@@ -50,8 +51,14 @@ enum asdm_status cuda_plan_attention(struct cuda_backend *backend, const struct 
                                                .q_stride = (int)site->in[ASDM_SRC_Q].channels,
                                                .k_stride = (int)site->in[ASDM_SRC_K].channels,
                                                .v_stride = (int)site->in[ASDM_SRC_V].channels};
+    bool windows = asdm_op_is_gri(op, site->out.height, site->out.width);
+    if (windows) {
+        attention->shape.regions =
+            (struct cuda_regions){(int)site->out.height, (int)site->out.width, op->window, op->pool};
+        kernel.scratch_bytes = cuda_cells_bytes(&attention->shape);
+    }
     attention->sm90 = cuda_attention_sm90_fits(&attention->shape);
-    kernel.name = attention->sm90 ? "wgmma attention" : "attention";
+    kernel.name = attention->sm90 ? windows ? "wgmma windows" : "wgmma attention" : windows ? "windows" : "attention";
     *ret = kernel;
     return ASDM_OK;
 }

@@ -12,7 +12,8 @@ struct product {
     struct cuda_op op;
     struct cuda_product shape; /* with the weight's and bias' addresses */
     bool sm90;
-    size_t wide_bytes; /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
+    size_t wide_bytes;           /* scratch: the result before GEGLU, where the product cannot do it; else 0 */
+    struct cuda_mixture mixture; /* where experts are mixed first: into the scratch, or into its cache */
 };
 
 enum { GEGLU_GROUP = 8 };
@@ -21,6 +22,7 @@ enum { GEGLU_GROUP = 8 };
 
 struct pack {
     const struct product *product;
+    int expert; /* the first of the operation's weights; `parts` of them are stacked */
     bool fold;
     struct asdm_tensor parts[ASDM_PARTS_MAX];
 };
@@ -91,8 +93,8 @@ static enum asdm_status fill_weight(void *user, void *memory, struct asdm_error 
     struct pack *pack = user;
     const struct asdm_site *site = &pack->product->op.site;
     for (int i = 0; i < site->op->parts; i++)
-        ASDM_TRY(
-            asdm_weight_store_find(site->weights, &site->program->weights[site->op->weight[i]], &pack->parts[i], err));
+        ASDM_TRY(asdm_weight_store_find(site->weights, &site->program->weights[site->op->weight[pack->expert + i]],
+                                        &pack->parts[i], err));
     bool packed = pack_rows(pack, memory);
     for (int i = 0; i < site->op->parts; i++)
         asdm_weight_store_release(site->weights, &pack->parts[i]);
@@ -104,8 +106,8 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
     const struct asdm_site *site = &pack->product->op.site;
     float *bias = memory;
     for (int i = 0; i < site->op->parts; i++)
-        ASDM_TRY(
-            asdm_weight_store_find(site->weights, &site->program->weights[site->op->bias[i]], &pack->parts[i], err));
+        ASDM_TRY(asdm_weight_store_find(site->weights, &site->program->weights[site->op->bias[pack->expert + i]],
+                                        &pack->parts[i], err));
     for (size_t row = 0; row < cuda_product_rows(&pack->product->shape); row++) {
         size_t from = source_row(&pack->product->shape, row);
         const struct asdm_tensor *tensor = find_row(pack, &from);
@@ -116,34 +118,82 @@ static enum asdm_status fill_bias(void *user, void *memory, struct asdm_error *e
     return ASDM_OK;
 }
 
-static enum asdm_status get_weights(struct product *product, struct asdm_error *err) {
-    struct cuda_product *p = &product->shape;
+static enum asdm_status get_weight(const struct product *product, int expert, const void **ret_weight,
+                                   const float **ret_bias, struct asdm_error *err) {
+    const struct cuda_product *p = &product->shape;
     const struct asdm_site *site = &product->op.site;
     const struct asdm_op *op = site->op;
-    struct pack pack = {.product = product, .fold = product->sm90 && cuda_product_sm90_folds(p)};
+    struct pack pack = {.product = product, .expert = expert, .fold = product->sm90 && cuda_product_sm90_folds(p)};
     size_t rows = cuda_product_rows(p), bytes = rows * cuda_product_depth(p) * product->op.backend->base.element_bytes;
     char key[1024];
     const void *memory;
     if (pack.fold)
         bytes += bytes / 9 * 16;
-    snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[0]].name, op->parts,
+    snprintf(key, sizeof key, "%s|%d parts|product %d%s%s", site->program->weights[op->weight[expert]].name, op->parts,
              (int)p->dtype, p->geglu ? "|geglu" : "", pack.fold ? "|folded" : "");
-    ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, &p->weight, err));
-    if (op->bias[0] == ASDM_NONE)
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, bytes, fill_weight, &pack, ret_weight, err));
+    if (op->bias[expert] == ASDM_NONE)
         return ASDM_OK;
-    snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[0]].name, op->parts,
+    snprintf(key, sizeof key, "%s|%d parts|product%s", site->program->weights[op->bias[expert]].name, op->parts,
              p->geglu ? "|geglu" : "");
     ASDM_TRY(asdm_weight_store_get(site->weights, key, rows * sizeof(float), fill_bias, &pack, &memory, err));
-    p->bias = memory;
+    *ret_bias = memory;
+    return ASDM_OK;
+}
+
+static enum asdm_status get_experts(struct product *product, struct cuda_experts *experts, struct asdm_error *err) {
+    for (int e = 0; e < product->op.site.op->experts; e++)
+        ASDM_TRY(get_weight(product, e, &experts->weight[e], &experts->bias[e], err));
     return ASDM_OK;
 }
 
 /* ---- running */
 
+static size_t aligned(size_t bytes) {
+    return asdm_size_align(bytes, 128);
+}
+
+/* Lays out what the scratch has of a mixture; its bytes. */
+static size_t lay_out(const struct product *product, unsigned char *scratch, struct cuda_mixture *ret) {
+    const struct cuda_mixture *m = &product->mixture;
+    size_t rows = (size_t)product->shape.rows, element = product->op.backend->base.element_bytes;
+    size_t weights = m->cache ? 0 : aligned(rows * m->weight_count * element);
+    size_t biases = m->cache ? 0 : aligned(rows * m->bias_count * sizeof(float));
+    if (ret) {
+        *ret = *m;
+        ret->slots = (int32_t *)(scratch + weights + biases);
+        if (!m->cache) {
+            ret->weight = scratch;
+            ret->bias = (float *)(scratch + weights);
+        }
+    }
+    return weights + biases + aligned((rows + 1) * sizeof(int32_t));
+}
+
+static void set_shares(const struct cuda_op *op, const struct asdm_run *run, struct cuda_shares *shares) {
+    shares->values = cuda_source(op, run, ASDM_SRC_ROUTING);
+    shares->map = cuda_map(op, run, ASDM_SRC_ROUTING);
+}
+
+/* Each row's own kernel, before the product that uses them. */
+static void mix(const struct product *product, const struct asdm_run *run, struct cuda_product *p) {
+    struct cuda_mixture m;
+    lay_out(product, run->scratch, &m);
+    set_shares(&product->op, run, &m.experts.shares);
+    cuda_note(&product->op, cuda_mix(&m, product->op.backend->stream));
+    p->weight = m.weight;
+    p->bias = m.bias_count ? m.bias : NULL;
+    p->slots = m.slots;
+}
+
 static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct product *product = kernel->state;
     struct cuda_product p = product->shape;
     cudaStream_t stream = product->op.backend->stream;
+    if (p.experts.shares.experts)
+        set_shares(&product->op, run, &p.experts.shares);
+    else if (p.slots)
+        mix(product, run, &p);
     p.x[0] = cuda_source(&product->op, run, ASDM_SRC_X);
     p.x[1] = cuda_source(&product->op, run, ASDM_SRC_X2);
     p.residual = cuda_source(&product->op, run, ASDM_SRC_RESIDUAL);
@@ -193,10 +243,81 @@ static const char *name_of(const struct product *product) {
     return p->kernel == 1 ? "linear" : "conv";
 }
 
+/* ---- experts */
+
+/* In place of the slots that only a run has: the choice of kernels asks whether there are any. */
+static const int32_t planned_slots = 0;
+
+/* Of the device's memory, one operation's cache takes at most this part. */
+enum { CACHE_PART = 64 };
+
+/* Where the shares follow from the timestep alone, kernels that were mixed for one are kept: pictures go through the
+ * same timesteps again and again. As many as the memory allows; none where not even a call's rows fit. */
+static enum asdm_status get_cache(struct product *product, struct asdm_error *err) {
+    struct cuda_mixture *m = &product->mixture;
+    const struct asdm_site *site = &product->op.site;
+    struct asdm_backend *base = &product->op.backend->base;
+    const char *name = site->program->weights[site->op->weight[0]].name;
+    size_t weights = aligned(m->weight_count * base->element_bytes), biases = m->bias_count * sizeof(float);
+    size_t room = product->op.backend->memory / CACHE_PART / (weights + biases);
+    int slots = room < CUDA_CACHE_SLOTS_MAX ? (int)room : CUDA_CACHE_SLOTS_MAX;
+    const void *cache, *weight, *bias;
+    char key[512];
+    if (slots < site->rows)
+        return ASDM_OK;
+    snprintf(key, sizeof key, "%s|mixed, cache", name);
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, sizeof *m->cache, NULL, NULL, &cache, err));
+    snprintf(key, sizeof key, "%s|mixed", name);
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, (size_t)slots * weights, NULL, NULL, &weight, err));
+    snprintf(key, sizeof key, "%s|mixed, bias", name);
+    ASDM_TRY(asdm_weight_store_get(site->weights, key, (size_t)slots * biases, NULL, NULL, &bias, err));
+    m->slot_count = slots; /* the same in every plan, as they share the cache */
+    m->cache = (struct cuda_mixture_cache *)(uintptr_t)cache;
+    m->weight = (void *)(uintptr_t)weight;
+    m->bias = (float *)(uintptr_t)bias;
+    return ASDM_OK;
+}
+
+/* Experts multiplied one by one, or mixed before the product. */
+static enum asdm_status plan_experts(struct product *product, struct asdm_error *err) {
+    struct cuda_product *p = &product->shape;
+    const struct asdm_site *site = &product->op.site;
+    const struct asdm_extent *routing = &site->in[ASDM_SRC_ROUTING];
+    bool timestep = routing->mapped && routing->rate == ASDM_RATE_SCHEDULE;
+    struct cuda_experts experts = {.shares = {.rows = site->rows, .experts = site->op->experts}};
+    if (site->rows > CUDA_MIXTURE_ROWS_MAX)
+        return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: device \"cuda\" mixes kernels for at most %d rows",
+                         site->program->name, CUDA_MIXTURE_ROWS_MAX);
+    p->slots = &planned_slots;
+    p->slot_count = site->rows;
+    product->sm90 = cuda_product_sm90_fits(p);
+    ASDM_TRY(get_experts(product, &experts, err));
+    if (!timestep && cuda_product_sm90_mixes(p)) {
+        p->slots = NULL;
+        p->experts = experts;
+        return ASDM_OK;
+    }
+    product->mixture = (struct cuda_mixture){.dtype = p->dtype,
+                                             .experts = experts,
+                                             .weight_count = cuda_product_rows(p) * cuda_product_depth(p),
+                                             .bias_count = site->op->bias[0] == ASDM_NONE ? 0 : cuda_product_rows(p),
+                                             .slot_count = site->rows};
+    if (timestep) {
+        struct asdm_error refused = {0};
+        enum asdm_status status = get_cache(product, &refused);
+        if (status != ASDM_OK && status != ASDM_ERR_MEMORY) { /* without memory for it, it goes without */
+            *err = refused;
+            return status;
+        }
+    }
+    p->slot_count = product->mixture.slot_count;
+    return ASDM_OK;
+}
+
 enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
                                    struct asdm_error *err) {
     struct asdm_kernel kernel;
-    ASDM_TRY(cuda_check_maps(site, 0, err));
+    ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROUTING, err));
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
     struct product *product = kernel.state;
     struct cuda_product *p = &product->shape;
@@ -208,13 +329,16 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
             (size_t)p->rows * (size_t)p->out_width * (size_t)p->out_channels * backend->base.element_bytes, 128);
     }
     product->sm90 = cuda_product_sm90_fits(p);
-    enum asdm_status status = get_weights(product, err);
+    enum asdm_status status =
+        site->op->experts ? plan_experts(product, err) : get_weight(product, 0, &p->weight, &p->bias, err);
     if (status != ASDM_OK) {
         kernel.destroy(&kernel);
         return status;
     }
     kernel.name = name_of(product);
     kernel.scratch_bytes = product->wide_bytes + (product->sm90 ? 0 : cuda_product_scratch(p));
+    if (p->slots)
+        kernel.scratch_bytes = lay_out(product, NULL, NULL);
     kernel.in_place = product->wide_bytes ? ASDM_NONE : ASDM_SRC_RESIDUAL;
     *ret = kernel;
     return ASDM_OK;

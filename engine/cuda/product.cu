@@ -59,6 +59,11 @@ __device__ __forceinline__ const T *gather(const struct cuda_product &p, const s
            (k.channel - (source ? p.channels[0] : 0));
 }
 
+/* Which of the kernels is the rows'; where they have kernels of their own, a launch has one row. */
+__device__ __forceinline__ int slot_of(const struct cuda_product &p) {
+    return p.slots ? *p.slots : 0;
+}
+
 /* ---- result */
 
 /* y[m][n], y[m][n + 1] from activated values. A thread reads the residual that it overwrites: they may be one. */
@@ -84,10 +89,11 @@ template <class T> __device__ __forceinline__ void store_pair(const struct cuda_
 }
 
 __device__ __forceinline__ float2 add_bias(const struct cuda_product &p, int n, int columns, float2 v) {
-    if (p.bias && n < columns)
-        v.x += p.bias[n];
-    if (p.bias && n + 1 < columns)
-        v.y += p.bias[n + 1];
+    const float *bias = p.bias ? p.bias + (size_t)slot_of(p) * columns : nullptr;
+    if (bias && n < columns)
+        v.x += bias[n];
+    if (bias && n + 1 < columns)
+        v.y += bias[n + 1];
     return v;
 }
 
@@ -180,6 +186,7 @@ template <class T, int E> struct loader {
     static constexpr int PER_ROW = TILE_K / E, ROWS = THREADS / PER_ROW; /* copies in a row; rows at a time */
     struct walk k;
     int channels, depth, position, first_row, in_row, first_n, columns;
+    const T *weight;
 
     __device__ __forceinline__ loader(const struct cuda_product &p, int n0) {
         channels = p.channels[0] + p.channels[1];
@@ -189,12 +196,13 @@ template <class T, int E> struct loader {
         first_row = (int)threadIdx.x / PER_ROW;
         first_n = n0 + first_row;
         position = in_row;
+        weight = static_cast<const T *>(p.weight) + (size_t)slot_of(p) * columns * depth;
         k = {0, 0, 0};
         advance(p, &k, in_row, channels);
     }
     __device__ __forceinline__ void next(const struct cuda_product &p, const struct pixel *pixels, T *stage) {
         T *a = stage + first_row * PITCH + in_row, *b = a + TILE_M * PITCH;
-        const T *x = static_cast<const T *>(p.x[0]), *w = static_cast<const T *>(p.weight);
+        const T *x = static_cast<const T *>(p.x[0]), *w = weight;
 #pragma unroll
         for (int r = 0; r < TILE_M; r += ROWS)
             copy_elements<E>(a + r * PITCH, gather<T>(p, pixels[first_row + r], k), x);
@@ -288,18 +296,16 @@ enum { PLAIN_TILE = 64, PLAIN_K = 16, PLAIN_PITCH = PLAIN_TILE + 4 };
 static_assert((int)PLAIN_TILE == (int)TILE_N, "the launch counts columns by one tile");
 
 /* One slice of k: element threadIdx.x % 16 of it, for rows threadIdx.x / 16 + 16 i. */
-__device__ __forceinline__ void load_slice(const struct cuda_product &p, const struct pixel *pixels,
-                                           const struct walk &k, int position, int n0, int depth, float (&a)[4],
-                                           float (&b)[4]) {
+__device__ __forceinline__ void load_slice(const struct cuda_product &p, const float *weight,
+                                           const struct pixel *pixels, const struct walk &k, int position, int n0,
+                                           int depth, float (&a)[4], float (&b)[4]) {
     const int columns = p.geglu ? 2 * p.out_channels : p.out_channels, r0 = (int)threadIdx.x / PLAIN_K;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float *x = gather<float>(p, pixels[r0 + i * 16], k);
         const int n = n0 + r0 + i * 16;
         a[i] = x ? *x : 0.0f;
-        b[i] = n < columns && position < depth
-                   ? static_cast<const float *>(p.weight)[(size_t)n * (size_t)depth + (size_t)position]
-                   : 0.0f;
+        b[i] = n < columns && position < depth ? weight[(size_t)n * (size_t)depth + (size_t)position] : 0.0f;
     }
 }
 
@@ -319,7 +325,8 @@ __global__ void __launch_bounds__(THREADS, 2) plain_kernel(const __grid_constant
     float sums[4][4] = {}, next_a[4], next_b[4];
     struct walk k = {0, 0, 0};
     advance(p, &k, k0, channels);
-    load_slice(p, pixel_table, k, k0, n0, depth, next_a, next_b);
+    const float *weight = static_cast<const float *>(p.weight) + (size_t)slot_of(p) * p.out_channels * depth;
+    load_slice(p, weight, pixel_table, k, k0, n0, depth, next_a, next_b);
     for (int position = k0; position - k0 < depth;) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -330,7 +337,7 @@ __global__ void __launch_bounds__(THREADS, 2) plain_kernel(const __grid_constant
         position += PLAIN_K;
         advance(p, &k, PLAIN_K, channels);
         if (position - k0 < depth)
-            load_slice(p, pixel_table, k, position, n0, depth, next_a, next_b);
+            load_slice(p, weight, pixel_table, k, position, n0, depth, next_a, next_b);
 #pragma unroll
         for (int s = 0; s < PLAIN_K; s++) {
             const float4 a = *reinterpret_cast<const float4 *>(&slice_a[s][line]);
@@ -370,7 +377,7 @@ extern "C" size_t cuda_product_scratch(const struct cuda_product *p) {
     return 0;
 }
 
-extern "C" cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream) {
+static cudaError_t launch_rows(const struct cuda_product *p, cudaStream_t stream) {
     const size_t pixels = (size_t)p->rows * (size_t)p->out_height * (size_t)p->out_width;
     const size_t columns = cuda_product_rows(p);
     if (pixels == 0 || columns == 0)
@@ -385,4 +392,25 @@ extern "C" cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t s
     if (p->dtype == CUDA_F16)
         return launch_tensor<__half>(*p, grid, (int)pixels, stream);
     return launch_tensor<__nv_bfloat16>(*p, grid, (int)pixels, stream);
+}
+
+extern "C" cudaError_t cuda_product(const struct cuda_product *p, cudaStream_t stream) {
+    const size_t element = p->dtype == CUDA_F32 ? 4 : 2;
+    const size_t in = (size_t)p->in_height * (size_t)p->in_width * element;
+    const size_t out = (size_t)p->out_height * (size_t)p->out_width * (size_t)p->out_channels * element;
+    if (!p->slots)
+        return launch_rows(p, stream);
+    for (int row = 0; row < p->rows; row++) { /* a tile would have pixels of several rows */
+        struct cuda_product one = *p;
+        one.rows = 1;
+        one.slots += row;
+        for (int i = 0; i < 2; i++)
+            one.x[i] = p->x[i] ? (const unsigned char *)p->x[i] + row * in * (size_t)p->channels[i] : nullptr;
+        one.residual = p->residual ? (const unsigned char *)p->residual + row * out : nullptr;
+        one.y = (unsigned char *)p->y + row * out;
+        const cudaError_t status = launch_rows(&one, stream);
+        if (status != cudaSuccess)
+            return status;
+    }
+    return cudaSuccess;
 }

@@ -31,12 +31,19 @@ enum mode {
     MODE_TOGETHER,  /* half of each tile; one chunk (of all or, spread, of each CTA) */
     MODE_WALK,      /* the same, chunk after chunk */
     MODE_ALTERNATE, /* a tile each, in turn */
+    MODE_EXPERTS,   /* half of each tile, each chunk once for every expert, added by the rows' shares of them */
 };
+
+/* Whether a cluster's CTAs may have a chunk each. */
+__host__ __device__ constexpr bool may_spread(int mode) {
+    return mode == MODE_TOGETHER || mode == MODE_EXPERTS;
+}
 
 /* What a launch is given. */
 struct work {
-    CUtensorMap a[2], b;
-    const float *bias;
+    CUtensorMap a[2], b[ASDM_EXPERTS_MAX]; /* b: of each expert, or one */
+    const float *bias, *expert_bias[ASDM_EXPERTS_MAX];
+    struct cuda_shares shares; /* experts 0: there are none */
     const void *residual;
     void *y;
     int m, weight_rows, out_channels; /* output pixels (of one phase), packed rows, channels of y */
@@ -47,6 +54,9 @@ struct work {
     int height, width;                /* pixels of a row, as `m` counts them */
     int lower, stride;                /* first base pixel, distance */
     int upsample, geglu, activation;
+    /* Rows with kernels of their own: of each row, and their number; or NULL. Tiles of single rows: of one, of all. */
+    const int32_t *slots;
+    int row_tiles, rows;
 };
 
 template <int BN> struct shape {
@@ -128,6 +138,8 @@ template <int BN> struct cta {
     float *bias_ptr;
     int chunk;             /* with spread, the one it sums: its rank in the cluster */
     int cluster, clusters; /* this cluster, their number */
+    int m_tiles, tiles;    /* as in struct work; by single rows where these have kernels of their own */
+    bool single_rows;
 
     __device__ uint32_t full_at(int stage) const {
         return full + 8 * stage;
@@ -144,13 +156,40 @@ template <int BN> struct cta {
 };
 
 struct tile {
-    int m0, n0, phase;
+    int m0, m_end, n0;
+    int phase; /* of upsampling */
+    int slot;  /* of the kernels */
 };
 
 /* Outputs innermost: the tiles that run together share their pixels and, all but the last few, their weights. */
-template <int BN> SM90_INLINE tile tile_of(const work &p, int index) {
-    const int n = index % p.n_tiles, rest = index / p.n_tiles;
-    return {rest % p.m_tiles * BM, n * BN, rest / p.m_tiles};
+template <int BN> SM90_INLINE tile tile_of(const work &p, const cta<BN> &c, int index) {
+    const int n = index % p.n_tiles, rest = index / p.n_tiles, m = rest % c.m_tiles;
+    tile t = {m * BM, p.m, n * BN, rest / c.m_tiles, 0};
+    if (!p.slots)
+        return t;
+    const int pixels = p.height * p.width, row = c.single_rows ? m / p.row_tiles : t.m0 / pixels;
+    if (c.single_rows) {
+        t.m0 = row * pixels + (m - row * p.row_tiles) * BM;
+        t.m_end = (row + 1) * pixels;
+    }
+    t.slot = p.slots[row];
+    return t;
+}
+
+/* Rows may have kernels of their own: whether they do is known when the kernel before has mixed them. A tile may hold
+ * pixels of several rows where these share a kernel. */
+template <int BN> SM90_INLINE void find_rows(const work &p, cta<BN> &c) {
+    c.m_tiles = p.m_tiles;
+    c.tiles = p.tiles;
+    c.single_rows = false;
+    if (!p.slots)
+        return;
+    sm90_grid_wait();
+    if (p.slots[p.rows] > 1 && p.height * p.width % BM) {
+        c.single_rows = true;
+        c.m_tiles = p.rows * p.row_tiles;
+        c.tiles = p.n_tiles * c.m_tiles;
+    }
 }
 
 SM90_INLINE int chunk_begin(const work &p, int chunk) {
@@ -218,28 +257,42 @@ SM90_INLINE int end_step(const work &p, int chunk) {
     return p.spread > 1 ? chunk_begin(p, chunk + 1) : p.steps;
 }
 
-template <int BN> SM90_INLINE void produce_a(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
-    const origin o = origin_of(p, t);
-    const int begin = first_step(p, c.chunk), end = end_step(p, c.chunk);
-    cursor at(p, begin);
-    for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
-        to.reserve(c, A_BYTES);
-        if (p.im2col)
-            sm90_load_im2col(c.a_at(to.stage), &p.a[0], c.full_at(to.stage), at.block * BK, o.w, o.h, o.n,
-                             (uint16_t)(at.s + (t.phase & 1)), (uint16_t)(at.r + (t.phase >> 1)));
-        else
-            sm90_load_2d(c.a_at(to.stage), &p.a[at.tap], c.full_at(to.stage), at.block * BK, t.m0);
+/* Visits this CTA's steps of a tile as they are summed: body(first, end, expert). */
+template <int MODE, int BN, typename F> SM90_INLINE void for_sums(const work &p, const cta<BN> &c, const F &body) {
+    if (MODE != MODE_EXPERTS) {
+        body(first_step(p, c.chunk), end_step(p, c.chunk), 0);
+        return;
     }
+    const int first = p.spread > 1 ? c.chunk : 0, end = p.spread > 1 ? c.chunk + 1 : p.chunks;
+    for (int chunk = first; chunk < end; chunk++)
+        for (int e = 0; e < p.shares.experts; e++)
+            body(chunk_begin(p, chunk), chunk_begin(p, chunk + 1), e);
 }
 
-template <int BN> SM90_INLINE void produce_b(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
-    const int begin = first_step(p, c.chunk), end = end_step(p, c.chunk);
-    cursor at(p, begin);
-    for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
-        to.reserve(c, shape<BN>::b_bytes);
-        sm90_load_4d(c.b_at(to.stage), &p.b, c.full_at(to.stage), (p.im2col ? at.block : step) * BK,
-                     p.im2col ? at.tap : 0, t.n0, t.phase);
-    }
+template <int BN, int MODE> SM90_INLINE void produce_a(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
+    const origin o = origin_of(p, t);
+    for_sums<MODE>(p, c, [&](int begin, int end, int) {
+        cursor at(p, begin);
+        for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
+            to.reserve(c, A_BYTES);
+            if (p.im2col)
+                sm90_load_im2col(c.a_at(to.stage), &p.a[0], c.full_at(to.stage), at.block * BK, o.w, o.h, o.n,
+                                 (uint16_t)(at.s + (t.phase & 1)), (uint16_t)(at.r + (t.phase >> 1)));
+            else
+                sm90_load_2d(c.a_at(to.stage), &p.a[at.tap], c.full_at(to.stage), at.block * BK, t.m0);
+        }
+    });
+}
+
+template <int BN, int MODE> SM90_INLINE void produce_b(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
+    for_sums<MODE>(p, c, [&](int begin, int end, int expert) {
+        cursor at(p, begin);
+        for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
+            to.reserve(c, shape<BN>::b_bytes);
+            sm90_load_4d(c.b_at(to.stage), &p.b[expert], c.full_at(to.stage), (p.im2col ? at.block : step) * BK,
+                         p.im2col ? at.tap : 0, t.n0, p.slots ? t.slot : t.phase);
+        }
+    });
 }
 
 /* A warp of loading, of which one thread loads: everything of every tile. Weights do not wait for the kernels before.
@@ -249,16 +302,16 @@ template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN
     ring<BN> to;
     if (a && loads)
         sm90_grid_wait();
-    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         if (loads) {
-            const tile t = tile_of<BN>(p, index);
+            const tile t = tile_of(p, c, index);
             if (a)
-                produce_a<BN>(p, c, t, to);
+                produce_a<BN, MODE>(p, c, t, to);
             else
-                produce_b<BN>(p, c, t, to);
+                produce_b<BN, MODE>(p, c, t, to);
         }
         __syncwarp();
-        if (MODE == MODE_TOGETHER && p.spread > 1) {
+        if (may_spread(MODE) && p.spread > 1) {
             for (int i = 0; i < 2; i++) {
                 sm90_cluster_arrive_relaxed();
                 sm90_cluster_wait();
@@ -349,7 +402,7 @@ SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int c
     for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
         const int row = i / GROUPS, group = i - row * GROUPS;
         const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
-        if (m < p.m && left > 0)
+        if (m < t.m_end && left > 0)
             body((r.staging_row + row) * PITCH + group * 16,
                  out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel, left);
     }
@@ -367,8 +420,9 @@ SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const
 /* Bias and residual of a tile, on their way while the products are summed. */
 template <int BN> SM90_INLINE void fetch_bias(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     float *bias = c.bias_ptr + (p.spread > 1 ? 0 : warp_of() / 4 * BN);
+    const int first = t.slot * p.weight_rows + t.n0;
     for (int i = r.thread; i < BN; i += r.threads)
-        bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[t.n0 + i] : 0.0f;
+        bias[i] = p.bias && t.n0 + i < p.weight_rows ? p.bias[first + i] : 0.0f;
 }
 
 template <typename T, int BN>
@@ -459,8 +513,47 @@ template <int BN> SM90_INLINE void push(const work &p, const cta<BN> &c, const f
         sm90_cluster_store(to + j * 512, make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]));
 }
 
+/* The experts' shares for the 16 pixels from `row` of a tile on, which are one row's. */
+template <typename T> struct expert_shares {
+    float share[ASDM_EXPERTS_MAX];
+
+    __device__ __forceinline__ expert_shares(const work &p, const tile &t, int row) {
+        const int at = min((t.m0 + row) / (p.height * p.width), p.rows - 1), count = p.shares.experts;
+        const T *values = (const T *)p.shares.values + (size_t)(p.shares.map ? p.shares.map[at] : at) * count;
+        float sum = 0.0f;
+#pragma unroll
+        for (int e = 0; e < ASDM_EXPERTS_MAX; e++) {
+            share[e] = e < count ? (float)values[e] : 0.0f;
+            sum += share[e];
+        }
+#pragma unroll
+        for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+            share[e] /= sum;
+    }
+    __device__ __forceinline__ float operator[](int expert) const {
+        return share[0] * (expert == 0) + share[1] * (expert == 1) + share[2] * (expert == 2) +
+               share[3] * (expert == 3);
+    }
+    /* Adds the biases of columns n and n + 1 to two pixels' sums, as a wgmma lays them out. A share of 0 leaves its
+     * expert out. */
+    __device__ __forceinline__ void add_bias(const work &p, int n, float *v) const {
+        if (!p.expert_bias[0] || n >= p.weight_rows)
+            return;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float bias = 0.0f;
+#pragma unroll
+            for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+                if (share[e] != 0.0f && n + i < p.weight_rows)
+                    bias = fmaf(share[e], p.expert_bias[e][n + i], bias);
+            v[i] += bias;
+            v[i + 2] += bias;
+        }
+    }
+};
+
 /* Adds the chunks of this CTA's slice in order and finishes it. */
-template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<BN> &c) {
+template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
     const uint8_t *ring = c.staging_ptr - (c.staging - c.ring);
     for (int unit = warp; unit < warps * (BN / 16); unit += 8) {
@@ -473,6 +566,11 @@ template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<B
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 v[i] = chunk == 0 ? w[i] : v[i] + w[i];
+        }
+        if (p.shares.experts) {
+            const expert_shares<T> shares(p, t, r.row0 + part * 16);
+            shares.add_bias(p, t.n0 + j * 16 + lane % 4 * 2, v);
+            shares.add_bias(p, t.n0 + j * 16 + 8 + lane % 4 * 2, v + 4);
         }
         finish<T, BN, 1>(p, c, part * 16, 0, j * 16, v);
     }
@@ -507,23 +605,54 @@ SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, 
     push<BN>(p, c, acc);
     sm90_cluster_arrive(); /* every chunk has arrived */
     sm90_cluster_wait();
-    gather<T, BN>(p, c);
+    gather<T, BN>(p, c, r, t);
     sm90_fence_async();
     sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
     store<T, BN>(p, c, r, t);
     sm90_bar_sync(r.barrier, r.threads);
 }
 
+/* sum = all chunks of this CTA, each the experts' own sums by their shares. */
+template <typename T, int BN>
+SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t, float (&sum)[BN / 2],
+                                  int &iteration) {
+    const expert_shares<T> shares(p, t, warp_of() * 16);
+    float acc[1][BN / 2], chunk[BN / 2];
+    bool started = false, any = false; /* this chunk; a chunk before */
+    for_sums<MODE_EXPERTS>(p, c, [&](int begin, int end, int expert) {
+        const float share = shares[expert];
+        multiply<T, BN, 1>(c, acc, warp_of() / 4 * 64, begin, end, iteration, [] {});
+        started = started && expert > 0;
+        if (share != 0.0f) {
+#pragma unroll
+            for (int i = 0; i < BN / 2; i++)
+                chunk[i] = started ? fmaf(share, acc[0][i], chunk[i]) : share * acc[0][i];
+            started = true;
+        }
+        if (expert < p.shares.experts - 1)
+            return;
+#pragma unroll
+        for (int i = 0; i < BN / 2; i++)
+            sum[i] = any ? sum[i] + chunk[i] : chunk[i];
+        any = true;
+    });
+    if (p.spread == 1) {
+#pragma unroll
+        for (int j = 0; j < BN / 8; j++)
+            shares.add_bias(p, t.n0 + j * 8 + (int)threadIdx.x % 4 * 2, sum + 4 * j);
+    }
+}
+
 /* A tile by both warpgroups. */
 template <typename T, int BN, int MODE>
 SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iteration) {
-    const tile t = tile_of<BN>(p, index);
+    const tile t = tile_of(p, c, index);
     const region r = region_of<BN>(p, c);
     const int row0 = warp_of() / 4 * 64;
     float acc[1][BN / 2];
     fetch_bias<BN>(p, c, r, t);
     prefetch_residual<T, BN>(p, c, r, t);
-    if (MODE == MODE_WALK) {
+    if constexpr (MODE == MODE_WALK) {
         float sum[BN / 2];
         for (int chunk = 0; chunk < p.chunks; chunk++) {
             multiply<T, BN, 1>(c, acc, row0, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration, [] {});
@@ -532,6 +661,12 @@ SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iterat
                 sum[i] = chunk == 0 ? acc[0][i] : sum[i] + acc[0][i];
         }
         finish_half<T, BN>(p, c, r, t, sum);
+    } else if constexpr (MODE == MODE_EXPERTS) {
+        multiply_experts<T, BN>(p, c, t, acc[0], iteration);
+        if (p.spread > 1)
+            finish_slice<T, BN>(p, c, r, t, acc[0]);
+        else
+            finish_half<T, BN>(p, c, r, t, acc[0]);
     } else {
         multiply<T, BN, 1>(c, acc, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
         if (p.spread > 1)
@@ -546,15 +681,15 @@ SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iterat
 template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, const cta<BN> &c) {
     const int group = warp_of() / 4;
     int iteration = group * p.steps;
-    for (int index = c.cluster + group * c.clusters; index < p.tiles; index += 2 * c.clusters) {
-        const tile t = tile_of<BN>(p, index);
+    for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
+        const tile t = tile_of(p, c, index);
         float acc[2][BN / 2];
         fetch_bias<BN>(p, c, region_of_half(0), t);
         prefetch_residual<T, BN>(p, c, region_of_half(0), t);
         if (index != c.cluster)
             sm90_bar_sync(BAR_TURN + group, CONSUMERS);
         multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
-            if (index + c.clusters < p.tiles)
+            if (index + c.clusters < c.tiles)
                 sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
         });
         finish_half<T, BN>(p, c, region_of_half(0), t, acc[0]);
@@ -568,7 +703,7 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
 
 /* The threads that have no work: the barriers of the cluster count them. */
 template <int BN> SM90_INLINE void idle(const work &p, const cta<BN> &c) {
-    for (int index = c.cluster; index < p.tiles; index += c.clusters) {
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         for (int i = 0; i < 2; i++) {
             sm90_cluster_arrive_relaxed();
             sm90_cluster_wait();
@@ -597,7 +732,7 @@ template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t
         }
         sm90_fence_mbarrier_init();
         sm90_prefetch_map(&p.a[0]);
-        sm90_prefetch_map(&p.b);
+        sm90_prefetch_map(&p.b[0]);
     }
     __syncthreads();
     if (p.spread > 1) { /* the barriers were fenced for the cluster */
@@ -613,14 +748,15 @@ template <typename T, int BN, int MODE>
 __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
 #if SM90_CODE
     extern __shared__ uint8_t raw[];
-    const cta<BN> c = cta_begin<BN, MODE>(p, raw);
+    cta<BN> c = cta_begin<BN, MODE>(p, raw);
     sm90_grid_launch_dependents();
+    find_rows(p, c);
     const int loader = warp_of() - CONSUMERS / 32;
     if (loader >= 0) {
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
         if (loader < LOADERS)
             produce<BN, MODE>(p, c, loader == 0);
-        else if (MODE == MODE_TOGETHER && p.spread > 1)
+        else if (may_spread(MODE) && p.spread > 1)
             idle(p, c);
     } else {
         int iteration = 0;
@@ -629,7 +765,7 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
         if (MODE == MODE_ALTERNATE)
             consume_alternate<T, BN>(p, c);
         else
-            for (int index = c.cluster; index < p.tiles; index += c.clusters)
+            for (int index = c.cluster; index < c.tiles; index += c.clusters)
                 consume<T, BN, MODE>(p, c, index, iteration);
     }
     if (p.spread > 1) { /* nobody leaves while others still write here */
@@ -643,13 +779,19 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
 
 /* ---- the choice of tiles */
 
-enum { SPREAD_STEPS = 5 /* fewest steps of a chunk */, CANDIDATES = 12 };
+enum {
+    SPREAD_STEPS = 5, /* fewest steps of a chunk */
+    CANDIDATES = 12,
+    EXPERTS_WIDTH = 80, /* widest tile of experts: registers for three sums */
+    EXPERTS_PIXELS = 256 /* largest map of a row whose experts are multiplied one by one */
+};
 
 typedef struct cuda_product_choice choice;
 
 struct extent {
     int pixels; /* of one row and phase */
     int phases, weight_rows, steps;
+    int experts; /* that the kernel multiplies: all steps once for each; 0: none */
     bool residual, geglu;
 };
 
@@ -660,6 +802,7 @@ extent extent_of(const struct cuda_product *p) {
     e.weight_rows = (int)cuda_product_rows(p);
     e.residual = p->residual != nullptr;
     e.geglu = p->geglu;
+    e.experts = p->experts.shares.experts;
     const int taps = p->upsample ? 4 : p->kernel * p->kernel;
     e.steps = taps * ((p->channels[0] + BK - 1) / BK) + (p->channels[1] + BK - 1) / BK;
     return e;
@@ -679,7 +822,7 @@ int clusters_of(int size) {
  * The numbers are a fit to the times of all candidates for the layers of Stable Diffusion 1.5 on an H100. */
 long long cost_of(const extent &e, int rows, const choice &c) {
     const long long tiles = (long long)ceil_div(rows * e.pixels, BM) * ceil_div(e.weight_rows, c.width) * e.phases;
-    const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps, c.spread);
+    const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps * (e.experts ? e.experts : 1), c.spread);
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
     if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
@@ -692,6 +835,8 @@ long long cost_of(const extent &e, int rows, const choice &c) {
 /* Whether the kernels can do it: registers for the sums. */
 bool possible(const extent &e, const choice &c) {
     const bool walks = c.chunks > 1 && c.spread == 1;
+    if (e.experts && (c.alternate || c.width > EXPERTS_WIDTH))
+        return false;
     return !(c.width == 256 && (walks || c.alternate)) && c.chunks <= e.steps;
 }
 
@@ -723,8 +868,9 @@ choice cheapest(const extent &e, int rows, int chunks) {
 
 /* Chunks of K: what is best for two rows (a picture under guidance), whatever the rows, as bits depend on it; a percent
  * more for each chunk, as many rows have no use for them. */
-int chunks_of(const extent &e) {
+int chunks_of(extent e) {
     int best = 1;
+    e.experts = 0; /* an expert alone is summed as a plain kernel is */
     long long least = 0;
     for (int chunks = 1; chunks <= CHUNKS_MAX && e.steps >= chunks * SPREAD_STEPS; chunks *= 2) {
         const long long cost = cost_of(e, 2, cheapest(e, 2, chunks)) * (100 + chunks);
@@ -747,12 +893,15 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
     const bool bf16 = p->dtype == CUDA_BF16;
     const uint64_t channels = (uint64_t)(p->channels[0] + p->channels[1]);
     const uint64_t taps = p->upsample ? 4 : (uint64_t)(p->kernel * p->kernel), n = cuda_product_rows(p);
-    const uint16_t *weight = (const uint16_t *)p->weight + (p->upsample ? n * 9 * channels : 0);
-    const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : 1u};
+    const uint64_t b_dims[4] = {channels, taps, n, p->upsample ? 4u : p->slots ? (uint64_t)p->slot_count : 1u};
     const uint64_t b_strides[3] = {2 * channels, 2 * channels * taps, 2 * channels * taps * n};
     const uint32_t b_box[4] = {BK, 1, (uint32_t)c.width, 1};
-    if (!sm90_encode_tiled(&w->b, bf16, 4, weight, b_dims, b_strides, b_box, CU_TENSOR_MAP_SWIZZLE_128B))
-        return false;
+    for (int e = 0; e < (w->shares.experts ? w->shares.experts : 1); e++) {
+        const void *weight = w->shares.experts ? p->experts.weight[e] : p->weight;
+        const uint16_t *from = (const uint16_t *)weight + (p->upsample ? n * 9 * channels : 0);
+        if (!sm90_encode_tiled(&w->b[e], bf16, 4, from, b_dims, b_strides, b_box, CU_TENSOR_MAP_SWIZZLE_128B))
+            return false;
+    }
     if (w->im2col)
         return sm90_encode_im2col(&w->a[0], bf16, p->x[0], p->rows, p->in_height, p->in_width, p->channels[0], w->lower,
                                   w->stride, w->height, w->width, BM);
@@ -779,7 +928,9 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
     attributes[1].val.clusterDim.x = (unsigned)size;
     attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)((w.tiles < room ? w.tiles : room) * size));
+    const int tiles =
+        w.slots && w.n_tiles * w.rows * w.row_tiles > w.tiles ? w.n_tiles * w.rows * w.row_tiles : w.tiles;
+    config.gridDim = dim3((unsigned)((tiles < room ? tiles : room) * size));
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = shape<BN>::smem_bytes;
     config.stream = stream;
@@ -789,6 +940,9 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
 }
 
 template <typename T, int BN> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
+    if constexpr (BN <= EXPERTS_WIDTH)
+        if (w.shares.experts)
+            return launch<T, BN, MODE_EXPERTS>(w, stream);
     if (w.chunks > 1 && w.spread == 1)
         return launch<T, BN, MODE_WALK>(w, stream);
     return alternate ? launch<T, BN, MODE_ALTERNATE>(w, stream) : launch<T, BN, MODE_TOGETHER>(w, stream);
@@ -831,6 +985,12 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.n_tiles = ceil_div(e.weight_rows, c.width);
     w.m_tiles = ceil_div(w.m, BM);
     w.tiles = w.n_tiles * w.m_tiles * e.phases;
+    w.slots = p->slots;
+    w.shares = p->experts.shares;
+    for (int i = 0; i < w.shares.experts; i++)
+        w.expert_bias[i] = p->experts.bias[i];
+    w.rows = p->rows;
+    w.row_tiles = ceil_div(w.height * w.width, BM);
     w.steps = e.steps;
     w.steps_first = ceil_div(p->channels[0], BK);
     w.taps_across = p->upsample ? 2 : p->kernel;
@@ -869,6 +1029,8 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
         return false;
     if (p->geglu && p->out_channels % 8)
         return false;
+    if ((p->slots || p->experts.shares.experts) && (p->stride != 1 || p->upsample || p->geglu))
+        return false;
     if (p->upsample && !cuda_product_sm90_folds(p))
         return false;
     if (p->kernel == 1 && (p->stride != 1 || p->pad_before || p->pad_after))
@@ -877,6 +1039,12 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
     const long long pixels = (long long)p->rows * p->out_height * p->out_width;
     return p->kernel <= 16 && p->stride >= 1 && p->stride <= 8 && p->pad_before <= 64 && p->pad_after <= 64 &&
            pixels < (1ll << 31) - 2 * BM;
+}
+
+bool cuda_product_sm90_mixes(const struct cuda_product *p) {
+    const int pixels = p->out_height * p->out_width;
+    return cuda_product_sm90_fits(p) && pixels <= EXPERTS_PIXELS &&
+           pixels % 16 == 0; /* a warp's pixels are one row's */
 }
 
 cudaError_t cuda_product_sm90(const struct cuda_product *p, cudaStream_t stream) {

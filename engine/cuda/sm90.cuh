@@ -303,6 +303,17 @@ static inline bool sm90_encode_im2col(CUtensorMap *ret, bool bf16, const void *b
                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+/* ---- shared memory by address */
+
+SM90_INLINE void sm90_store(uint32_t smem, float x) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(smem), "f"(x) : "memory");
+}
+SM90_INLINE float2 sm90_load_pair(uint32_t smem) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(smem) : "memory");
+    return v;
+}
+
 /* ---- host: SMs of the current device; 1 when there is none. All devices of a process are taken to be alike. */
 static inline int sm90_processors() {
     static const int processors = [] {

@@ -32,8 +32,8 @@ size_t asdm_weight_store_bytes(const struct asdm_weight_store *store); /* laid o
 /* Writes a layout into zeroed memory of the size that was asked for; the processor's, whatever the back end. */
 typedef enum asdm_status asdm_weight_fill(void *user, void *memory, struct asdm_error *err);
 
-/* The memory of layout `key` (weight's name and layout, any string), 64-byte aligned; filled by `fill` the first time.
- */
+/* The memory of layout `key` (weight's name and layout, any string), 64-byte aligned; filled by `fill` the first time,
+ * or left zeroed where that is NULL: what a back end keeps beside the weights and writes itself. */
 enum asdm_status asdm_weight_store_get(struct asdm_weight_store *store, const char *key, size_t bytes,
                                        asdm_weight_fill *fill, void *user, const void **ret, struct asdm_error *err);
 

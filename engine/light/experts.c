@@ -96,7 +96,8 @@ static void light_name(const char *original, const struct asdm_unit *units, int 
     if ((!up && sscanf(original, "down_blocks.%d.resnets.%d", &block, &layer) != 2) || layer < 2)
         return;
     for (int i = 0; i < count; i++)
-        if ((removed & 1u << i) && !units[i].mid && units[i].stage == (up ? c->stages - 1 - block : block))
+        if ((removed & 1u << i) && units[i].kind == ASDM_UNIT_PAIR &&
+            units[i].stage == (up ? c->stages - 1 - block : block))
             snprintf(ret, 48, "%s_blocks.%d.resnets.%d", up ? "up" : "down", block, layer - 1);
 }
 
@@ -109,9 +110,9 @@ enum asdm_status asdm_adoptions_make(struct asdm_adoptions *adoptions, const str
     for (int i = 0; i < unit_count; i++) {
         if (!(removed & 1u << i))
             continue;
-        last_pair |= !units[i].mid && units[i].stage == original->stages - 1;
-        ASDM_TRY(units[i].mid ? adopt_mid(adoptions, original, last_pair, err)
-                              : adopt_pair(adoptions, original, units[i].stage, err));
+        last_pair |= units[i].kind == ASDM_UNIT_PAIR && units[i].stage == original->stages - 1;
+        ASDM_TRY(units[i].kind == ASDM_UNIT_MID ? adopt_mid(adoptions, original, last_pair, err)
+                                                : adopt_pair(adoptions, original, units[i].stage, err));
     }
     *ret = (struct asdm_condconv_config){.routing = routing, .temperature = 1, .resnet_count = adoptions->count};
     for (int i = 0; i < adoptions->count; i++) {

@@ -26,19 +26,6 @@ struct prune {
     int tensor_count;
 };
 
-static void measure(const struct asdm_program *program, const struct asdm_unet_config *config, size_t element_bytes,
-                    struct asdm_unet_size *ret) {
-    *ret = (struct asdm_unet_size){0};
-    for (int i = 0; i < program->weight_count; i++)
-        ret->parameters += (int64_t)asdm_weight_count(&program->weights[i]);
-    for (int i = 0; i < program->op_count; i++) {
-        const struct asdm_op *op = &program->ops[i];
-        ret->gmac += asdm_program_op_macs(program, op, config->sample_height, config->sample_width) / 1e9;
-        ret->step_gmac += asdm_program_op_step_macs(program, op, config->sample_height, config->sample_width) / 1e9;
-    }
-    ret->bytes = ret->parameters * (int64_t)element_bytes;
-}
-
 /* Every weight of the light UNet, found under the original's name for it. */
 static enum asdm_status inherit(struct prune *prune, struct asdm_error *err) {
     const struct asdm_program *program = prune->unet.program;
@@ -94,14 +81,15 @@ static enum asdm_status apply_options(struct prune *prune, struct asdm_error *er
     bool gri = prune->options->gri && *prune->options->gri;
     prune->config = prune->original->unet;
     report->unit_count = asdm_units_of(&prune->config, report->units);
-    ASDM_TRY(asdm_units_parse(prune->options->remove, report->units, report->unit_count, &prune->removed, err));
+    ASDM_TRY(
+        asdm_units_parse("remove", prune->options->remove, report->units, report->unit_count, &prune->removed, err));
     if (!prune->removed && !gri)
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: must name at least one unit where gri names no stage");
     if (!gri && (prune->options->gri_window || prune->options->gri_pool))
         return asdm_fail(err, ASDM_ERR_ARGUMENT, "gri: must name at least one stage for a window and a pool");
     for (int i = 0; i < report->unit_count; i++)
         if (prune->removed & 1u << i)
-            asdm_unit_remove(&report->units[i], &prune->config);
+            asdm_unit_apply(&report->units[i], &prune->config);
     asdm_gri_trim(&prune->config);
     return gri ? add_gri(prune, err) : ASDM_OK;
 }
@@ -131,13 +119,14 @@ static enum asdm_status plan(struct prune *prune, struct asdm_error *err) {
     ASDM_TRY(add_experts(prune, err));
     ASDM_TRY(asdm_unet_build(&prune->config, prune->original->text.positions, &prune->unet, err));
     ASDM_TRY(inherit(prune, err));
+    int height = prune->config.sample_height, width = prune->config.sample_width;
     size_t element_bytes = prune->tensor_count ? prune->tensors[0].bytes / prune->tensors[0].count : 0;
-    measure(prune->unet.program, &prune->config, element_bytes, &report->after);
+    asdm_unet_measure(prune->unet.program, height, width, element_bytes, &report->after);
     report->after.bytes = 0;
     for (int i = 0; i < prune->tensor_count; i++)
         report->after.bytes += (int64_t)prune->tensors[i].bytes;
     ASDM_TRY(asdm_unet_build(&prune->original->unet, prune->original->text.positions, &original, err));
-    measure(original.program, &prune->config, element_bytes, &report->before);
+    asdm_unet_measure(original.program, height, width, element_bytes, &report->before);
     asdm_program_destroy(&original.program);
     return ASDM_OK;
 }
@@ -182,22 +171,51 @@ static enum asdm_status write_model(const struct prune *prune, const char *out, 
     return status;
 }
 
+/* ---- all together */
+
+static enum asdm_status open_original(struct prune *prune, const char *path, bool dry_run, struct asdm_error *err) {
+    const char *architecture = prune->options->architecture;
+    ASDM_TRY(architecture ? asdm_checkpoint_random(architecture, &prune->original, err)
+                          : asdm_checkpoint_open(path, NULL, &prune->original, err));
+    if (prune->original->layout == ASDM_LAYOUT_DIFFUSERS || (dry_run && architecture))
+        return ASDM_OK;
+    return asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: only diffusers directories can be pruned",
+                     architecture ? architecture : path);
+}
+
+static void done(struct prune *prune) {
+    asdm_adoptions_done(&prune->adoptions);
+    free(prune->tensors);
+    asdm_program_destroy(&prune->unet.program);
+    asdm_checkpoint_close(&prune->original);
+}
+
 enum asdm_status asdm_light_prune(const char *path, const char *out, const struct asdm_light_options *options,
                                   struct asdm_light_report *ret, struct asdm_error *err) {
     struct prune prune = {.options = options, .report = ret};
     *ret = (struct asdm_light_report){0};
-    ASDM_TRY(options->architecture ? asdm_checkpoint_random(options->architecture, &prune.original, err)
-                                   : asdm_checkpoint_open(path, NULL, &prune.original, err));
-    bool writable = prune.original->layout == ASDM_LAYOUT_DIFFUSERS;
-    enum asdm_status status = writable || (options->dry_run && options->architecture)
-                                  ? plan(&prune, err)
-                                  : asdm_fail(err, ASDM_ERR_UNSUPPORTED, "%s: only diffusers directories can be pruned",
-                                              options->architecture ? options->architecture : path);
+    enum asdm_status status = open_original(&prune, path, options->dry_run, err);
+    if (status == ASDM_OK)
+        status = plan(&prune, err);
     if (status == ASDM_OK && !options->dry_run)
         status = write_model(&prune, out, options->force, err);
-    asdm_adoptions_done(&prune.adoptions);
-    free(prune.tensors);
-    asdm_program_destroy(&prune.unet.program);
-    asdm_checkpoint_close(&prune.original);
+    done(&prune);
+    return status;
+}
+
+enum asdm_status asdm_light_check(const char *path, const struct asdm_light_options *options, struct asdm_error *err) {
+    struct asdm_light_options some = *options;
+    struct asdm_light_report report = {0};
+    struct prune prune = {.options = &some, .report = &report};
+    struct asdm_unit units[ASDM_UNITS_MAX];
+    enum asdm_status status = open_original(&prune, path, options->dry_run, err);
+    if (status == ASDM_OK && asdm_units_of(&prune.original->unet, units))
+        some.remove = units[0].name;
+    if (status == ASDM_OK && !options->gri && (options->gri_window || options->gri_pool) &&
+        asdm_units_of_gri(&prune.original->unet, 0, 0, units + 1))
+        some.gri = units[1].name + strlen("gri"); /* a window and a pool are of the stages that will be chosen, too */
+    if (status == ASDM_OK)
+        status = plan(&prune, err);
+    done(&prune);
     return status;
 }

@@ -6,27 +6,44 @@
 #include <asdm/error.h>
 #include "model/light_config.h"
 
+const char *asdm_unit_kind_name(enum asdm_unit_kind kind) {
+    static const char *const names[] = {"pair", "mid", "gri"};
+    return names[kind];
+}
+
 int asdm_units_of(const struct asdm_unet_config *config, struct asdm_unit *ret) {
     int count = 0;
     for (int stage = 0; stage < config->stages; stage++)
         if (config->layers[stage] >= 2) {
-            ret[count] = (struct asdm_unit){.stage = stage};
+            ret[count] = (struct asdm_unit){.kind = ASDM_UNIT_PAIR, .stage = stage};
             snprintf(ret[count++].name, sizeof ret->name, "pair%d", asdm_stage_height(config, stage));
         }
     if (config->mid)
-        ret[count++] = (struct asdm_unit){.name = "mid", .mid = true};
+        ret[count++] = (struct asdm_unit){.name = "mid", .kind = ASDM_UNIT_MID, .stage = config->stages - 1};
     return count;
 }
 
-static void list_names(const struct asdm_unit *units, int count, char *text, size_t room) {
-    size_t used = 0;
-    text[0] = '\0';
-    for (int i = 0; i < count && used < room; i++)
-        used += (size_t)snprintf(text + used, room - used, "%s%s", i ? ", " : "", units[i].name);
+int asdm_units_of_gri(const struct asdm_unet_config *config, int window, int pool, struct asdm_unit *ret) {
+    int count = 0;
+    for (int stage = 0; stage < config->stages; stage++)
+        if ((config->down_attention[stage] || config->up_attention[stage]) && !config->gri.stages[stage]) {
+            ret[count] = (struct asdm_unit){.kind = ASDM_UNIT_GRI, .stage = stage, .window = window, .pool = pool};
+            snprintf(ret[count++].name, sizeof ret->name, "gri%d", asdm_stage_height(config, stage));
+        }
+    return count;
 }
 
-enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *units, int count, unsigned *ret,
-                                  struct asdm_error *err) {
+void asdm_units_names(const struct asdm_unit *units, int count, unsigned set, const char *between, char *ret,
+                      size_t room) {
+    size_t used = 0;
+    ret[0] = '\0';
+    for (int i = 0; i < count && used < room; i++)
+        if (set & 1u << i)
+            used += (size_t)snprintf(ret + used, room - used, "%s%s", used ? between : "", units[i].name);
+}
+
+enum asdm_status asdm_units_parse(const char *option, const char *list, const struct asdm_unit *units, int count,
+                                  unsigned *ret, struct asdm_error *err) {
     *ret = 0;
     for (const char *at = list; at && *at;) {
         size_t length = strcspn(at, ",");
@@ -36,23 +53,44 @@ enum asdm_status asdm_units_parse(const char *list, const struct asdm_unit *unit
                 found = i;
         if (found < 0) {
             char names[160];
-            list_names(units, count, names, sizeof names);
-            return asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: \"%.*s\" is no unit of this model, which has %s",
+            asdm_units_names(units, count, ~0u, ", ", names, sizeof names);
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: \"%.*s\" is no unit of this model, which has %s", option,
                              (int)(length < 40 ? length : 40), at, count ? names : "none");
         }
         if (*ret & 1u << found)
-            return asdm_fail(err, ASDM_ERR_ARGUMENT, "remove: %s is named twice", units[found].name);
+            return asdm_fail(err, ASDM_ERR_ARGUMENT, "%s: %s is named twice", option, units[found].name);
         *ret |= 1u << found;
         at += length + (at[length] == ',');
     }
     return ASDM_OK;
 }
 
-void asdm_unit_remove(const struct asdm_unit *unit, struct asdm_unet_config *config) {
-    if (unit->mid)
-        config->mid = config->mid_attention = false;
-    else
+void asdm_unit_apply(const struct asdm_unit *unit, struct asdm_unet_config *config) {
+    switch (unit->kind) {
+    case ASDM_UNIT_PAIR:
         config->layers[unit->stage]--;
+        break;
+    case ASDM_UNIT_MID:
+        config->mid = config->mid_attention = false;
+        break;
+    case ASDM_UNIT_GRI:
+        config->gri.stages[unit->stage] = true;
+        config->gri.window = unit->window;
+        config->gri.pool = unit->pool;
+        break;
+    }
+}
+
+void asdm_unet_measure(const struct asdm_program *program, int height, int width, size_t element_bytes,
+                       struct asdm_unet_size *ret) {
+    *ret = (struct asdm_unet_size){0};
+    for (int i = 0; i < program->weight_count; i++)
+        ret->parameters += (int64_t)asdm_weight_count(&program->weights[i]);
+    for (int i = 0; i < program->op_count; i++) {
+        ret->gmac += asdm_program_op_macs(program, &program->ops[i], height, width) / 1e9;
+        ret->step_gmac += asdm_program_op_step_macs(program, &program->ops[i], height, width) / 1e9;
+    }
+    ret->bytes = ret->parameters * (int64_t)element_bytes;
 }
 
 /* "down_blocks.S.resnets.L.rest" and the like: the parts, and where `rest` begins; false for other names. */
@@ -78,6 +116,7 @@ void asdm_unit_original_name(const char *name, const struct asdm_unit *units, in
     if (!split(name, &up, &block, kind, &layer, &rest) || layer < 1)
         return;
     for (int i = 0; i < count; i++)
-        if ((removed & 1u << i) && !units[i].mid && units[i].stage == (up ? stages - 1 - block : block))
+        if ((removed & 1u << i) && units[i].kind == ASDM_UNIT_PAIR &&
+            units[i].stage == (up ? stages - 1 - block : block))
             snprintf(ret, ASDM_UNIT_NAME_MAX, "%s_blocks.%d.%s.%d%s", up ? "up" : "down", block, kind, layer + 1, rest);
 }

@@ -20,6 +20,8 @@ enum asdm_status asdm_text_encoder_build(const struct asdm_text_config *config, 
 struct asdm_unet {
     struct asdm_program *program;
     int latents, timestep, context, prediction;
+    int down[ASDM_STAGES_MAX], mid, up[ASDM_STAGES_MAX]; /* results of the blocks, samplers included; mid may be
+                                                            ASDM_NONE */
 };
 enum asdm_status asdm_unet_build(const struct asdm_unet_config *config, int tokens, struct asdm_unet *ret,
                                  struct asdm_error *err);

@@ -168,10 +168,11 @@ enum asdm_status asdm_unet_build(const struct asdm_unet_config *c, int tokens, s
                               1, pad, pad);
     push_skip(&b, x);
     for (int stage = 0; stage < c->stages; stage++)
-        x = build_down(&b, x, stage);
+        x = unet.down[stage] = build_down(&b, x, stage);
     x = build_mid(&b, x);
+    unet.mid = c->mid ? x : ASDM_NONE;
     for (int up = 0; up < c->stages; up++)
-        x = build_up(&b, x, up);
+        x = unet.up[up] = build_up(&b, x, up);
     unet.prediction = build_head(&b, x);
     asdm_build_output(p, unet.prediction);
     enum asdm_status status = asdm_program_finish(p, err);

@@ -41,6 +41,10 @@ enum asdm_status asdm_write_latents(const char *path, const float *latents, int 
     return asdm_safetensors_write(path, &tensor, 1, NULL, err);
 }
 
+enum asdm_status asdm_write_bytes(const char *path, const void *data, size_t size, struct asdm_error *err) {
+    return asdm_file_write(path, data, size, err);
+}
+
 enum asdm_status asdm_check_writable(const char *path, struct asdm_error *err) {
     return asdm_file_check_writable(path, err);
 }

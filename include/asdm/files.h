@@ -1,5 +1,5 @@
-/* Files that the programs read and write: PNG pictures and latents. Files are written beside, synced and renamed, so
- * that a name is never seen half-written. */
+/* Files that the programs read and write: PNG pictures, latents, reports. Files are written beside, synced and renamed,
+ * so that a name is never seen half-written. */
 #ifndef ASDM_FILES_H
 #define ASDM_FILES_H
 
@@ -24,6 +24,9 @@ enum asdm_status asdm_write_png(const char *path, const uint8_t *rgb, int width,
 /* Tensor "latents", F32 [1, 4, height, width], as safetensors. */
 enum asdm_status asdm_write_latents(const char *path, const float *latents, int height, int width,
                                     struct asdm_error *err);
+
+/* Any bytes. */
+enum asdm_status asdm_write_bytes(const char *path, const void *data, size_t size, struct asdm_error *err);
 
 /* Whether a file of this name could be written now. */
 enum asdm_status asdm_check_writable(const char *path, struct asdm_error *err);

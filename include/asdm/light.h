@@ -12,15 +12,22 @@
 extern "C" {
 #endif
 
-enum { ASDM_UNITS_MAX = 9 };
+enum { ASDM_UNITS_MAX = 17 };
 
-/* What can be taken out of a UNet by itself. A pair is layer 1 of a stage on its way down and on its way up; it is
- * named by the height of the stage's map ("pair64" of a model for 64x64 latents). "mid" is the middle block. */
+/* A change of the UNet's configuration that makes it lighter by itself. PAIR: layer 1 of a stage goes, on its way down
+ * and on its way up; named by the height of the stage's map ("pair64" of a model for 64x64 latents). MID: the middle
+ * block goes ("mid"). GRI: the stage's self-attention becomes global-regional ("gri64"); no weight goes. */
+enum asdm_unit_kind { ASDM_UNIT_PAIR, ASDM_UNIT_MID, ASDM_UNIT_GRI };
+
 struct asdm_unit {
     char name[16];
-    bool mid;
+    enum asdm_unit_kind kind;
     int stage;
+    int window, pool; /* of GRI */
 };
+
+/* "pair", "mid", "gri". */
+const char *asdm_unit_kind_name(enum asdm_unit_kind kind);
 
 /* Of the UNet, for its own size of latents. */
 struct asdm_unet_size {
@@ -31,7 +38,7 @@ struct asdm_unet_size {
 };
 
 struct asdm_light_report {
-    struct asdm_unit units[ASDM_UNITS_MAX]; /* all that the model has */
+    struct asdm_unit units[ASDM_UNITS_MAX]; /* pairs and the middle block that the model has */
     int unit_count;
     struct asdm_unet_size before, after;
 };
@@ -57,6 +64,10 @@ struct asdm_light_options {
  * is known. */
 enum asdm_status asdm_light_prune(const char *path, const char *out, const struct asdm_light_options *options,
                                   struct asdm_light_report *ret, struct asdm_error *err);
+
+/* Whether asdm_light_prune would take these options if `remove` named some unit: for callers that spend minutes on
+ * choosing what to remove. Nothing is written. */
+enum asdm_status asdm_light_check(const char *path, const struct asdm_light_options *options, struct asdm_error *err);
 
 #ifdef __cplusplus
 }

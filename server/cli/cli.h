@@ -83,9 +83,11 @@ double cli_seconds(void);
 int cli_generate(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_analyze(int argc, char **argv);
 int cli_prune(int argc, char **argv);
 int cli_tune(int argc, char **argv);
 
-extern const struct cli_verb cli_generate_verb, cli_inspect_verb, cli_prune_verb, cli_bench_verb, cli_tune_verb;
+extern const struct cli_verb cli_generate_verb, cli_inspect_verb, cli_analyze_verb, cli_prune_verb, cli_bench_verb,
+    cli_tune_verb;
 
 #endif

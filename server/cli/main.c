@@ -10,6 +10,7 @@ static const char help[] =
     "\n"
     "  asdm generate ...    draw pictures from a prompt\n"
     "  asdm inspect MODEL   what a checkpoint is made of\n"
+    "  asdm analyze MODEL   which of its layers are redundant\n"
     "  asdm prune MODEL OUT  the same model with fewer layers\n"
     "  asdm bench ...       how fast its parts run here\n"
     "  asdm tune MODEL      which kernels are fastest on this GPU\n"
@@ -21,8 +22,8 @@ static const char help[] =
     "  asdm generate --model deploy/models/scenes-256 --prompt \"a red house\" --output house.png\n";
 
 int main(int argc, char **argv) {
-    const struct cli_verb *const verbs[] = {&cli_generate_verb, &cli_inspect_verb, &cli_prune_verb, &cli_bench_verb,
-                                            &cli_tune_verb};
+    const struct cli_verb *const verbs[] = {&cli_generate_verb, &cli_inspect_verb, &cli_analyze_verb,
+                                            &cli_prune_verb,    &cli_bench_verb,   &cli_tune_verb};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(name, verbs[i]->name) == 0) {
@@ -41,8 +42,9 @@ int main(int argc, char **argv) {
         fputs(help, stdout);
         return CLI_DONE;
     }
-    cli_message(
-        *name ? "%s: unknown verb; known: generate, inspect, prune, bench, tune, version" : "a verb is needed%s", name);
+    cli_message(*name ? "%s: unknown verb; known: generate, inspect, analyze, prune, bench, tune, version"
+                      : "a verb is needed%s",
+                name);
     fputs("Try: asdm --help\n", stderr);
     return CLI_USAGE;
 }

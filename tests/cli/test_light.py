@@ -61,18 +61,30 @@ def inputs(golden_dir):
     return make
 
 
-@pytest.mark.parametrize("size", [(32, 32), (21, 38)])
-@pytest.mark.parametrize("device", ["ref", "cpu"])
-@pytest.mark.parametrize("name", LIGHT)
-def test_against_pytorch(light, inputs, stages, request, name, device, size):
+@pytest.fixture(scope="module")
+def expected(light, inputs):
+    """expected(NAME, SIZE): PyTorch's prediction, made once for both devices."""
     pytest.importorskip("diffusers")
     import light_unet
 
-    given, model = inputs(size), light(name)
-    context = np.concatenate([given["negative_prompt_embeds"], given["prompt_embeds"]])
-    want = light_unet.run(model, given["unet_in"], given["timestep"].reshape(-1)[:1], context)
-    got = stages(model, device if device == "ref" else request.getfixturevalue("cpu"), "fp32", given)["unet_out"]
-    compare.check_rel_l2(got, want, compare.STAGE_REL_L2_MAX, f"{name} on {device}")
+    made = {}
+
+    def get(name, size):
+        if (name, size) not in made:
+            given = inputs(size)
+            context = np.concatenate([given["negative_prompt_embeds"], given["prompt_embeds"]])
+            made[name, size] = light_unet.run(light(name), given["unet_in"], given["timestep"].reshape(-1)[:1], context)
+        return made[name, size]
+
+    return get
+
+
+@pytest.mark.parametrize("size", [(32, 32), (21, 38)])
+@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.mark.parametrize("name", LIGHT)
+def test_against_pytorch(light, inputs, expected, stages, request, name, device, size):
+    got = stages(light(name), device if device == "ref" else request.getfixturevalue("cpu"), "fp32", inputs(size))["unet_out"]
+    compare.check_rel_l2(got, expected(name, size), compare.STAGE_REL_L2_MAX, f"{name} on {device}")
 
 
 @pytest.mark.parametrize("name", LIGHT)

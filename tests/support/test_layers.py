@@ -19,7 +19,7 @@ MAY = {
     "cuda": {"base", "tensor", "sampler", "ops"},
     "model": {"base", "tensor", "ops", "sampler"},
     "run": {"base", "tensor", "ops", "sampler", "text", "model"},
-    "light": {"base", "tensor", "ops", "sampler", "model"},
+    "light": {"base", "tensor", "ops", "sampler", "text", "model", "run"},
 }
 # What each folder of the front may include of the front, beside itself and the files of server/front: a request's way is
 # http -> dialect -> job -> link. The worker knows nothing of the front, the front nothing of the worker.

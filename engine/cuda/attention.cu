@@ -264,18 +264,12 @@ __global__ void __launch_bounds__(32 * GROUPS * SPLIT)
     matrix_attention<T, D, SPLIT, GROUPS, KEYS, WINDOWS>::run(a, scale);
 }
 
-/* Blocks of `queries` that cover a row's queries; windows do not share any. */
-unsigned query_blocks(const attention_args &a, int queries) {
-    return (unsigned)(a.regions.window ? cuda_windows(a.regions) * cuda_pieces(cuda_window_tokens(a.regions), queries)
-                                       : cuda_pieces(a.tokens, queries));
-}
-
 template <class T, int D, int SPLIT, int GROUPS, int KEYS>
 cudaError_t launch_matrix(const attention_args &a, cudaStream_t stream) {
     using M = matrix_attention<T, D, SPLIT, GROUPS, KEYS, false>;
     const auto kernel = a.regions.window ? matrix_kernel<T, D, SPLIT, GROUPS, KEYS, true>
                                          : matrix_kernel<T, D, SPLIT, GROUPS, KEYS, false>;
-    const dim3 grid(query_blocks(a, M::queries), (unsigned)a.heads, (unsigned)a.rows);
+    const dim3 grid((unsigned)cuda_query_blocks(a, M::queries), (unsigned)a.heads, (unsigned)a.rows);
     return cuda_launch(kernel, grid, dim3(M::threads), M::shared, stream, a, LOG2_E / sqrtf((float)a.head_dim));
 }
 
@@ -379,7 +373,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) plain_kernel(const __grid_const
 
 template <int D> cudaError_t launch_plain(const attention_args &a, cudaStream_t stream) {
     const size_t shared = sizeof(float) * (PLAIN_QUERIES + PLAIN_KEYS) * (D + 4);
-    const dim3 grid(query_blocks(a, PLAIN_QUERIES), (unsigned)a.heads, (unsigned)a.rows);
+    const dim3 grid((unsigned)cuda_query_blocks(a, PLAIN_QUERIES), (unsigned)a.heads, (unsigned)a.rows);
     return cuda_launch(a.regions.window ? plain_kernel<D, true> : plain_kernel<D, false>, grid, dim3(PLAIN_THREADS),
                        shared, stream, a, 1.0f / sqrtf((float)a.head_dim));
 }

@@ -170,9 +170,10 @@ __device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
         sm90_mbarrier_arrive(full_barrier(shared, stage));
 }
 
-/* The block's window. */
+/* The block's window; without windows one that nobody reads. */
 template <class S> __device__ __forceinline__ cuda_window window_of(const arguments &a) {
-    return cuda_window(a.regions, (int)blockIdx.x / S::SPLIT / a.window_blocks);
+    return cuda_window(S::WINDOWS ? a.regions : cuda_regions{1, 1, 1, 1},
+                       S::WINDOWS ? (int)blockIdx.x / S::SPLIT / a.window_blocks : 0);
 }
 
 template <class S> __device__ __forceinline__ int keys_of(const arguments &a) {
@@ -333,9 +334,7 @@ template <class S> struct queries {
     int first, count;
     cuda_window window;
 
-    __device__ __forceinline__ queries(const arguments &a, int group)
-        : window(S::WINDOWS ? a.regions : cuda_regions{1, 1, 1, 1},
-                 S::WINDOWS ? (int)blockIdx.x / S::SPLIT / a.window_blocks : 0) {
+    __device__ __forceinline__ queries(const arguments &a, int group) : window(window_of<S>(a)) {
         const int block = (int)blockIdx.x / S::SPLIT;
         first = ((S::WINDOWS ? block % a.window_blocks : block) * S::GROUPS + group) * QUERIES;
         count = S::WINDOWS ? window.tokens() : a.tokens;
@@ -552,13 +551,6 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
 #endif
 }
 
-/* Blocks of `queries` that cover a row's queries; windows do not share any. */
-long long query_blocks(const struct cuda_attention *p, int queries) {
-    if (!p->regions.window)
-        return cuda_pieces(p->tokens, queries);
-    return (long long)cuda_windows(p->regions) * cuda_pieces(cuda_window_tokens(p->regions), queries);
-}
-
 template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
     const float scale = 1.44269504088896340736f / sqrtf((float)p->head_dim);
     const arguments a = {p->q,
@@ -578,7 +570,8 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
                          p->regions,
                          p->cells,
                          S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
-    const dim3 grid((unsigned)(query_blocks(p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads, (unsigned)p->rows);
+    const dim3 grid((unsigned)(cuda_query_blocks(*p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads,
+                    (unsigned)p->rows);
     return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
 }
 
@@ -587,7 +580,7 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
 template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_attention *p, cudaStream_t stream) {
     static_assert(FEW::KEYS == MANY::KEYS && FEW::SPLIT == MANY::SPLIT, "the same order of sums");
     const auto cost = [&](int groups) {
-        const long long blocks = query_blocks(p, groups * QUERIES) * p->heads * p->rows;
+        const long long blocks = (long long)cuda_query_blocks(*p, groups * QUERIES) * p->heads * p->rows;
         return (blocks + sm90_processors() - 1) / sm90_processors() * (4 + groups);
     };
     return cost(MANY::GROUPS) <= cost(FEW::GROUPS) ? launch<MANY>(p, stream) : launch<FEW>(p, stream);

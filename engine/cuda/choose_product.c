@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "cuda/cuda_ops.h"
 
-enum { TILES_MAX = 16, CHUNKS_MAX = 8, NUMBERS = 65521 /* a prime: what repeats falls onto other places */ };
+enum { TILES_MAX = 16, NUMBERS = 65521 /* a prime: what repeats falls onto other places */ };
 enum { WEIGHT_COPIES_MAX = 10 };
 static const size_t COLD_BYTES = (size_t)96 << 20; /* of weights, too many for the L2 cache */
 
@@ -335,7 +335,7 @@ static enum asdm_status measure_tiles(struct bench *b, const char *operation, co
     struct cuda_product_choice tiles[TILES_MAX];
     char name[ASDM_CHOICE_BYTES], order[ASDM_CHOICE_BYTES], own_name[ASDM_CHOICE_BYTES];
     name_method(own, own_name);
-    for (int chunks = 1; chunks <= CHUNKS_MAX; chunks *= 2) {
+    for (int chunks = 1; chunks <= CUDA_CHUNKS_MAX; chunks *= 2) {
         int count = cuda_product_sm90_candidates(&b->p, chunks, tiles, TILES_MAX);
         snprintf(order, sizeof order, "wgmma %d", chunks);
         for (int i = 0; i < count && i < TILES_MAX; i++) {

@@ -60,17 +60,11 @@ struct product {
 /* ---- the library */
 
 static bool load(struct library *l) {
-    l->file = dlopen(NAME_OF(CUDNN_MAJOR), RTLD_NOW | RTLD_LOCAL);
-    if (!l->file)
-        return false;
-    void *symbol;
-#define FIND(name)                                                                                                     \
-    if (!(symbol = dlsym(l->file, #name)))                                                                             \
-        return false;                                                                                                  \
-    memcpy(&l->name, &symbol, sizeof symbol);
-    FUNCTIONS(FIND)
-#undef FIND
-    return true;
+#define FUNCTION(name) {#name, offsetof(struct library, name)},
+    static const struct cuda_vendor_function functions[] = {FUNCTIONS(FUNCTION)};
+#undef FUNCTION
+    l->file = cuda_vendor_load(NAME_OF(CUDNN_MAJOR), functions, sizeof functions / sizeof *functions, l);
+    return l->file;
 }
 
 static void describe(char *ret, size_t room) {

@@ -2,7 +2,7 @@
  * and in one order, whatever the number of rows. */
 #include <math.h>
 
-#include "cuda/launch.cuh"
+#include "cuda/shares.cuh"
 
 namespace {
 
@@ -11,20 +11,6 @@ enum {
     MIX_BLOCKS = 528 /* enough to keep any device's memory busy */,
     ROWS_MAX = CUDA_MIXTURE_ROWS_MAX
 };
-
-/* A row's shares, divided by their sum; experts that are not there get 0. */
-template <class T> __device__ void read_shares(const cuda_shares &shares, int row, float (&ret)[ASDM_EXPERTS_MAX]) {
-    const T *from = (const T *)shares.values + (size_t)(shares.map ? shares.map[row] : row) * shares.experts;
-    float sum = 0.0f;
-#pragma unroll
-    for (int e = 0; e < ASDM_EXPERTS_MAX; e++) {
-        ret[e] = e < shares.experts ? cuda_to_float(from[e]) : 0.0f;
-        sum += ret[e];
-    }
-#pragma unroll
-    for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
-        ret[e] /= sum;
-}
 
 /* ---- kernels of convolutions */
 
@@ -49,7 +35,7 @@ template <class T> __device__ void find_distinct(const cuda_shares &shares, dist
     const int row = (int)threadIdx.x;
     float own[ASDM_EXPERTS_MAX] = {};
     if (row < shares.rows) {
-        read_shares<T>(shares, row, own);
+        cuda_read_shares<T>(shares, row, own);
         for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
             d.shares[row][e] = own[e];
     }
@@ -235,7 +221,7 @@ __global__ void __launch_bounds__(THREADS)
     cuda_wait_inputs();
     if (c >= channels)
         return;
-    read_shares<T>(shares, row, own);
+    cuda_read_shares<T>(shares, row, own);
 #pragma unroll
     for (int e = 0; e < ASDM_EXPERTS_MAX; e++) {
         if (own[e] == 0.0f) /* those that are not there too */

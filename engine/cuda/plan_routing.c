@@ -7,20 +7,16 @@ struct routing {
     const float *weight, *bias; /* [experts][features] */
 };
 
-static const struct asdm_extent *extent_of(const struct cuda_op *op, int place) {
-    return &op->site.in[place];
-}
-
 static void run_global_pool(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct cuda_op *op = kernel->state;
     int first = 0;
     for (int place = ASDM_SRC_X; place <= ASDM_SRC_X2; place++) {
         const void *x = cuda_source(op, run, place);
-        int channels = (int)extent_of(op, place)->channels;
+        int channels = (int)op->site.in[place].channels;
         if (!x)
             continue;
         cuda_note(op, cuda_global_pool(op->backend->dtype, x, cuda_result(op, run), op->site.rows,
-                                       cuda_tokens(*extent_of(op, place)), channels, first, (int)op->site.out.channels,
+                                       cuda_tokens(op->site.in[place]), channels, first, (int)op->site.out.channels,
                                        op->backend->stream));
         first += channels;
     }
@@ -39,7 +35,7 @@ static void run_routing(const struct asdm_kernel *kernel, const struct asdm_run 
     for (int place = ASDM_SRC_X; place <= ASDM_SRC_X2; place++) {
         r.x[place] = cuda_source(op, run, place);
         r.maps[place] = cuda_map(op, run, place);
-        r.channels[place] = r.x[place] ? (int)extent_of(op, place)->channels : 0;
+        r.channels[place] = r.x[place] ? (int)op->site.in[place].channels : 0;
     }
     cuda_note(op, cuda_routing(&r, op->backend->stream));
 }

@@ -13,6 +13,7 @@
  * Where a CTA has several tiles of one chunk, its warpgroups take whole tiles in turn (alternate): one finishes a tile
  * while the other multiplies. */
 #include "cuda/product_sm90.h"
+#include "cuda/shares.cuh"
 #include "cuda/sm90.cuh"
 
 #include <cuda_bf16.h>
@@ -519,17 +520,7 @@ template <typename T> struct expert_shares {
     float share[ASDM_EXPERTS_MAX];
 
     __device__ __forceinline__ expert_shares(const work &p, const tile &t, int row) {
-        const int at = min((t.m0 + row) / (p.height * p.width), p.rows - 1), count = p.shares.experts;
-        const T *values = (const T *)p.shares.values + (size_t)(p.shares.map ? p.shares.map[at] : at) * count;
-        float sum = 0.0f;
-#pragma unroll
-        for (int e = 0; e < ASDM_EXPERTS_MAX; e++) {
-            share[e] = e < count ? (float)values[e] : 0.0f;
-            sum += share[e];
-        }
-#pragma unroll
-        for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
-            share[e] /= sum;
+        cuda_read_shares<T>(p.shares, min((t.m0 + row) / (p.height * p.width), p.rows - 1), share);
     }
     __device__ __forceinline__ float operator[](int expert) const {
         return share[0] * (expert == 0) + share[1] * (expert == 1) + share[2] * (expert == 2) +
@@ -554,7 +545,8 @@ template <typename T> struct expert_shares {
 };
 
 /* Adds the chunks of this CTA's slice in order and finishes it. */
-template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+template <typename T, int BN, int MODE>
+SM90_INLINE void gather(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
     const uint8_t *ring = c.staging_ptr - (c.staging - c.ring);
     for (int unit = warp; unit < warps * (BN / 16); unit += 8) {
@@ -568,7 +560,7 @@ template <typename T, int BN> SM90_INLINE void gather(const work &p, const cta<B
             for (int i = 0; i < 8; i++)
                 v[i] = chunk == 0 ? w[i] : v[i] + w[i];
         }
-        if (p.shares.experts) {
+        if constexpr (MODE == MODE_EXPERTS) {
             const expert_shares<T> shares(p, t, r.row0 + part * 16);
             shares.add_bias(p, t.n0 + j * 16 + lane % 4 * 2, v);
             shares.add_bias(p, t.n0 + j * 16 + 8 + lane % 4 * 2, v + 4);
@@ -597,7 +589,7 @@ SM90_INLINE void finish_half(const work &p, const cta<BN> &c, const region &r, c
 }
 
 /* The sums of all chunks, exchanged within the cluster: this CTA's slice of the tile to y. */
-template <typename T, int BN>
+template <typename T, int BN, int MODE>
 SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, const tile &t,
                               const float (&acc)[BN / 2]) {
     asm volatile("cp.async.wait_all;" ::: "memory");
@@ -606,7 +598,7 @@ SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, 
     push<BN>(p, c, acc);
     sm90_cluster_arrive(); /* every chunk has arrived */
     sm90_cluster_wait();
-    gather<T, BN>(p, c, r, t);
+    gather<T, BN, MODE>(p, c, r, t);
     sm90_fence_async();
     sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
     store<T, BN>(p, c, r, t);
@@ -662,16 +654,13 @@ SM90_INLINE void consume(const work &p, const cta<BN> &c, int index, int &iterat
                 sum[i] = chunk == 0 ? acc[0][i] : sum[i] + acc[0][i];
         }
         finish_half<T, BN>(p, c, r, t, sum);
-    } else if constexpr (MODE == MODE_EXPERTS) {
-        multiply_experts<T, BN>(p, c, t, acc[0], iteration);
-        if (p.spread > 1)
-            finish_slice<T, BN>(p, c, r, t, acc[0]);
-        else
-            finish_half<T, BN>(p, c, r, t, acc[0]);
     } else {
-        multiply<T, BN, 1>(c, acc, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
+        if constexpr (MODE == MODE_EXPERTS)
+            multiply_experts<T, BN>(p, c, t, acc[0], iteration);
+        else
+            multiply<T, BN, 1>(c, acc, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
         if (p.spread > 1)
-            finish_slice<T, BN>(p, c, r, t, acc[0]);
+            finish_slice<T, BN, MODE>(p, c, r, t, acc[0]);
         else
             finish_half<T, BN>(p, c, r, t, acc[0]);
     }

@@ -30,4 +30,14 @@ struct cuda_vendor {
 
 extern const struct cuda_vendor cuda_cublaslt, cuda_cudnn;
 
+/* A function of a library: its name, and where in a structure its address goes. */
+struct cuda_vendor_function {
+    const char *name;
+    size_t offset;
+};
+
+/* Opens a library and has the addresses of `count` functions written into `functions`; NULL, and nothing stays open:
+ * the library or one of them is missing. The caller closes it by dlclose. */
+void *cuda_vendor_load(const char *file, const struct cuda_vendor_function *wanted, size_t count, void *functions);
+
 #endif

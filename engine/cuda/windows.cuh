@@ -21,6 +21,12 @@ static inline int cuda_windows(const struct cuda_regions &map) {
     return cuda_pieces(map.height, map.window) * cuda_pieces(map.width, map.window);
 }
 
+/* Blocks of `queries` that cover a row's queries; windows do not share any. */
+static inline int cuda_query_blocks(const struct cuda_attention &a, int queries) {
+    return a.regions.window ? cuda_windows(a.regions) * cuda_pieces(cuda_window_tokens(a.regions), queries)
+                            : cuda_pieces(a.tokens, queries);
+}
+
 /* Quotients of numbers n by one divisor: n * divisor < 2^32. */
 struct cuda_divisor {
     uint32_t factor; /* ceil(2^32 / divisor); 0: the divisor is 1 */

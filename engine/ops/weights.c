@@ -130,11 +130,9 @@ enum asdm_status asdm_weight_store_get(struct asdm_weight_store *store, const ch
         }
     void *memory = NULL;
     ASDM_TRY(carve(store, bytes, &memory, err));
-    if (!fill)
-        ; /* new memory is zeroed */
-    else if (store->backend->class->device)
+    if (fill && store->backend->class->device)
         ASDM_TRY(fill_device(store, memory, bytes, fill, user, err));
-    else
+    else if (fill)
         ASDM_TRY(fill(user, memory, err));
     struct entry *entry = calloc(1, sizeof *entry);
     char *copy = strdup(key);

@@ -11,7 +11,7 @@ struct cuda_backend {
     struct asdm_backend base;
     int device;
     enum cuda_dtype dtype;
-    bool tf32;     /* products of float32 numbers in tf32 */
+    bool tf32; /* products of float32 numbers in tf32 */
     cudaStream_t stream;
     cudaEvent_t start, stop;           /* for asdm_device_class.time */
     cudaError_t failure;               /* the first, which stays */

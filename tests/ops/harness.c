@@ -190,6 +190,12 @@ static bool has_rate(const struct asdm_program *p, enum asdm_rate rate) {
     return false;
 }
 
+bool test_has_device(const char *device) {
+    const struct asdm_backend_class *class;
+    int number;
+    return asdm_backend_find(device, &class, &number, NULL) == ASDM_OK && (!class->is_present || class->is_present());
+}
+
 float *trial_run(const struct trial *trial, const char *device, enum asdm_model_dtype dtype, unsigned rewrites,
                  size_t *ret_count) {
     struct session s = {.trial = trial, .program = program_copy(trial->program)};

@@ -24,6 +24,10 @@ struct trial {
 uint64_t test_random(uint64_t *state);
 int test_random_int(uint64_t *state, int least, int most);
 
+enum { TEST_SKIPPED = 77 /* as meson has it */ };
+/* Whether this build and machine have the device; without it a program of tests ends as TEST_SKIPPED. */
+bool test_has_device(const char *device);
+
 /* Runs the program as rewritten by `rewrites` on the device; float32 results, malloc'ed, *ret_count of them. Fails the
  * test on errors. */
 float *trial_run(const struct trial *trial, const char *device, enum asdm_model_dtype dtype, unsigned rewrites,

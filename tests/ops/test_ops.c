@@ -20,8 +20,6 @@
 
 #include "ops/recipes.h"
 
-enum { SKIPPED = 77 /* as meson has it */ };
-
 static const char *device = "cpu";
 static uint64_t trials = 24;
 
@@ -96,12 +94,10 @@ int main(int argc, char **argv) {
                                                  test_recipe_tf32};
     struct CMUnitTest tests[256];
     size_t count = 0;
-    const struct asdm_backend_class *class;
-    int number;
     device = argc > 1 ? argv[1] : device;
     trials = argc > 2 ? strtoull(argv[2], NULL, 10) : trials;
-    if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
-        return SKIPPED;
+    if (!test_has_device(device))
+        return TEST_SKIPPED;
     for (int i = 0; i < recipe_count; i++)
         for (int j = 0; j < 4; j++)
             tests[count++] =

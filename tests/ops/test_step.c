@@ -16,7 +16,7 @@
 #include "run/state.h"
 #include "sampler/step.h"
 
-enum { HEIGHT = 7, WIDTH = 9, CELLS = HEIGHT * WIDTH, COUNT = 4 * CELLS, PICTURES = 4, STEPS = 4, SKIPPED = 77 };
+enum { HEIGHT = 7, WIDTH = 9, CELLS = HEIGHT * WIDTH, COUNT = 4 * CELLS, PICTURES = 4, STEPS = 4 };
 
 static const char *device = "cpu";
 
@@ -259,10 +259,8 @@ static void test_state_is_kept(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_steps), cmocka_unit_test(test_state_is_kept)};
-    const struct asdm_backend_class *class;
-    int number;
     device = argc > 1 ? argv[1] : device;
-    if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
-        return SKIPPED;
+    if (!test_has_device(device))
+        return TEST_SKIPPED;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

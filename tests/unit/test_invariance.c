@@ -16,10 +16,11 @@
 
 #include <asdm/light.h>
 #include <asdm/tune.h>
+#include "ops/harness.h"
 #include "run/internal.h"
 #include "run/predict.h"
 
-enum { ROWS = 16, SIZES = 7, SKIPPED = 77 /* as meson has it */ };
+enum { ROWS = 16, SIZES = 7 };
 
 static const char *device = "cpu";
 
@@ -248,10 +249,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_wide_fp32),  cmocka_unit_test(test_wide_bf16),  cmocka_unit_test(test_wide_fp16),
         cmocka_unit_test(test_light_fp32), cmocka_unit_test(test_light_bf16), cmocka_unit_test(test_light_fp16),
         cmocka_unit_test(test_demo_tf32),  cmocka_unit_test(test_demo_tuned)};
-    const struct asdm_backend_class *class;
-    int number;
     device = argc > 1 ? argv[1] : device;
-    if (asdm_backend_find(device, &class, &number, NULL) != ASDM_OK || (class->is_present && !class->is_present()))
-        return SKIPPED;
+    if (!test_has_device(device))
+        return TEST_SKIPPED;
     return cmocka_run_group_tests(tests, make_light, remove_light);
 }

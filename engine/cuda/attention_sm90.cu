@@ -162,11 +162,12 @@ __device__ __forceinline__ uint32_t empty_barrier(uint32_t shared, int stage) {
     return shared + 16 * stage + 8;
 }
 
-/* This thread's copies are complete: hands the stage over when the whole warp's are. */
-__device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
+/* This thread's copies are complete: hands the stage over when the whole warp's are. Where the computing threads read
+ * biases by themselves, each thread that stores some says so itself. */
+template <class S> __device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
     sm90_fence_async();
     __syncwarp();
-    if (threadIdx.x % 32 == 0)
+    if (S::WINDOWS || threadIdx.x % 32 == 0)
         sm90_mbarrier_arrive(full_barrier(shared, stage));
 }
 
@@ -191,7 +192,7 @@ template <class S, class F> __device__ __forceinline__ void copy_tiles(int keys,
             if (!__all_sync(0xffffffffu, sm90_mbarrier_try_wait(empty, parity))) {
                 copy_wait<0>();
                 for (; behind != stage; behind = behind + 1 == S::STAGES ? 0 : behind + 1)
-                    hand_over(shared, behind);
+                    hand_over<S>(shared, behind);
                 sm90_mbarrier_wait(empty, parity);
             }
         }
@@ -199,14 +200,14 @@ template <class S, class F> __device__ __forceinline__ void copy_tiles(int keys,
         copy_commit();
         if (behind != stage) {
             copy_wait<COPY_LAG>();
-            hand_over(shared, behind);
+            hand_over<S>(shared, behind);
             behind = behind + 1 == S::STAGES ? 0 : behind + 1;
         }
         stage = stage + 1 == S::STAGES ? 0 : stage + 1;
     }
     copy_wait<0>();
     for (; behind != stage; behind = behind + 1 == S::STAGES ? 0 : behind + 1)
-        hand_over(shared, behind);
+        hand_over<S>(shared, behind);
 }
 
 template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
@@ -513,7 +514,7 @@ template <class S> __device__ __forceinline__ void compute(const arguments &a, u
 template <class S> __device__ __forceinline__ void prepare(unsigned char *memory, uint32_t shared) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
-            sm90_mbarrier_init(full_barrier(shared, i), WARPGROUP / 32);
+            sm90_mbarrier_init(full_barrier(shared, i), S::WINDOWS ? WARPGROUP : WARPGROUP / 32);
             sm90_mbarrier_init(empty_barrier(shared, i), S::GROUPS * WARPGROUP / 32);
         }
     }

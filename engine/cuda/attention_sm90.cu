@@ -65,6 +65,9 @@ struct shape {
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
     static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, BIAS_AT = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
     static constexpr int STAGE_BYTES = BIAS_AT + (WINDOWS ? KEYS * 4 : 0); /* bias: added to scores, float32 */
+    /* Copying threads that hand a stage over: one of each warp, or, where the computing threads read biases by
+     * themselves, each of those that stored some. */
+    static constexpr int GIVERS = WINDOWS ? WARPGROUP : WARPGROUP / 32;
     static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
     static constexpr int STAGES_AT = BARRIER_BYTES + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
@@ -162,12 +165,11 @@ __device__ __forceinline__ uint32_t empty_barrier(uint32_t shared, int stage) {
     return shared + 16 * stage + 8;
 }
 
-/* This thread's copies are complete: hands the stage over when the whole warp's are. Where the computing threads read
- * biases by themselves, each thread that stores some says so itself. */
+/* This thread's copies are complete: hands the stage over when the whole warp's are. */
 template <class S> __device__ __forceinline__ void hand_over(uint32_t shared, int stage) {
     sm90_fence_async();
     __syncwarp();
-    if (S::WINDOWS || threadIdx.x % 32 == 0)
+    if (threadIdx.x % (WARPGROUP / S::GIVERS) == 0)
         sm90_mbarrier_arrive(full_barrier(shared, stage));
 }
 
@@ -514,7 +516,7 @@ template <class S> __device__ __forceinline__ void compute(const arguments &a, u
 template <class S> __device__ __forceinline__ void prepare(unsigned char *memory, uint32_t shared) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
-            sm90_mbarrier_init(full_barrier(shared, i), S::WINDOWS ? WARPGROUP : WARPGROUP / 32);
+            sm90_mbarrier_init(full_barrier(shared, i), S::GIVERS);
             sm90_mbarrier_init(empty_barrier(shared, i), S::GROUPS * WARPGROUP / 32);
         }
     }

@@ -135,4 +135,6 @@ static void destroy(struct asdm_backend *backend) {
     free(backend);
 }
 
-const struct asdm_backend_class asdm_cpu_class = {"cpu", ASDM_REWRITE_ALL, create, destroy, plan, begin, NULL, NULL};
+const struct asdm_backend_class asdm_cpu_class = {
+    "cpu", ASDM_REWRITE_ALL & ~(ASDM_REWRITE_ROW_BIAS_CONV | ASDM_REWRITE_MOMENTS), create, destroy, plan, begin, NULL,
+    NULL};

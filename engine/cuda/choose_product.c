@@ -16,24 +16,27 @@ static const size_t COLD_BYTES = (size_t)96 << 20; /* of weights, too many for t
 /* ---- names */
 
 static void name_operation(const struct cuda_product *p, char ret[ASDM_CHOICE_BYTES]) {
-    char second[16] = "", activation[24] = "";
+    char second[16] = "", activation[24] = "", parts[24] = "";
     if (p->channels[1])
         snprintf(second, sizeof second, "+%d", p->channels[1]);
     if (p->activation != ASDM_ACT_NONE)
         snprintf(activation, sizeof activation, " activation %d", (int)p->activation);
-    snprintf(ret, ASDM_CHOICE_BYTES, "%s %dx%dx%d%s -> %dx%dx%d k%d s%d p%d,%d%s%s%s%s%s",
+    if (p->parts.granule)
+        snprintf(parts, sizeof parts, " parts %d", p->parts.granule);
+    snprintf(ret, ASDM_CHOICE_BYTES, "%s %dx%dx%d%s -> %dx%dx%d k%d s%d p%d,%d%s%s%s%s%s%s%s",
              p->kernel == 1 ? "linear" : "conv", p->in_height, p->in_width, p->channels[0], second, p->out_height,
              p->out_width, p->out_channels, p->kernel, p->stride, p->pad_before, p->pad_after, p->upsample ? " up" : "",
-             p->geglu ? " geglu" : "", p->bias ? " bias" : "", activation, p->residual ? " residual" : "");
+             p->geglu ? " geglu" : "", p->bias ? " bias" : "", activation, p->residual ? " residual" : "",
+             p->row_bias ? " row bias" : "", parts);
 }
 
 static void name_tiles(const struct cuda_product_choice *c, char ret[ASDM_CHOICE_BYTES]) {
-    snprintf(ret, ASDM_CHOICE_BYTES, "wgmma %d/%d/%d/%d", c->width, c->chunks, c->spread, c->alternate);
+    snprintf(ret, ASDM_CHOICE_BYTES, "wgmma %d/%d/%d", c->width, c->chunks, c->spread);
 }
 
 static bool parse_tiles(const char *text, struct cuda_product_choice *ret) {
     char again[ASDM_CHOICE_BYTES];
-    if (sscanf(text, "wgmma %d/%d/%d/%d", &ret->width, &ret->chunks, &ret->spread, &ret->alternate) != 4)
+    if (sscanf(text, "wgmma %d/%d/%d", &ret->width, &ret->chunks, &ret->spread) != 3)
         return false;
     name_tiles(ret, again);
     return strcmp(text, again) == 0;
@@ -173,17 +176,33 @@ void cuda_method_done(struct cuda_method *method) {
         method->vendor->done(method->product);
 }
 
-cudaError_t cuda_method_run(const struct cuda_method *method, const struct cuda_product *p, cudaStream_t stream) {
+static cudaError_t run_product(const struct cuda_method *method, const struct cuda_product *p, cudaStream_t stream) {
     struct cuda_product tiled = *p;
     switch (method->kind) {
     case CUDA_METHOD_VENDOR:
         return method->vendor->run(method->product, p, stream);
     case CUDA_METHOD_SM90:
         tiled.choice = &method->tiles;
+        if (!cuda_product_sm90_adds_rows(p))
+            tiled.row_bias = NULL;
+        if (!cuda_product_sm90_measures(p))
+            tiled.parts.granule = 0;
         return cuda_product_sm90(&tiled, stream);
     default:
         return cuda_product(p, stream);
     }
+}
+
+/* What a kernel has no place for is done behind it. */
+cudaError_t cuda_method_run(const struct cuda_method *method, const struct cuda_product *p, cudaStream_t stream) {
+    const bool own = method->kind == CUDA_METHOD_SM90;
+    cudaError_t error = run_product(method, p, stream);
+    if (error == cudaSuccess && p->row_bias && !(own && cuda_product_sm90_adds_rows(p)))
+        error = cuda_add_row_bias(p->dtype, p->y, p->row_bias, p->row_bias_map, p->y, p->rows,
+                                  p->out_height * p->out_width, p->out_channels, stream);
+    if (error == cudaSuccess && p->parts.granule && !(own && cuda_product_sm90_measures(p)))
+        error = cuda_moments(p->dtype, p->y, p->rows, p->out_channels, p->parts, p->moments, stream);
+    return error;
 }
 
 const char *cuda_method_name(const struct cuda_method *method, const struct cuda_product *p) {
@@ -208,7 +227,7 @@ struct bench {
     const struct cuda_method *method; /* under measurement */
     size_t weight_bytes, row_bytes;   /* of y */
     int copies, next;
-    unsigned char *weights, *x[2], *residual, *y, *scratch;
+    unsigned char *weights, *x[2], *residual, *row_bias, *moments, *y, *scratch;
     unsigned char *result; /* the processor's: all rows of y */
 };
 
@@ -220,7 +239,7 @@ static enum asdm_status map(struct bench *b, size_t bytes, unsigned char **ret, 
 }
 
 static void bench_done(struct bench *b) {
-    unsigned char *memories[] = {b->weights, b->x[0], b->x[1], b->residual, b->y, b->scratch};
+    unsigned char *memories[] = {b->weights, b->x[0], b->x[1], b->residual, b->row_bias, b->moments, b->y, b->scratch};
     for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
         asdm_backend_unmap(&b->backend->base, memories[i], 0);
     free(b->result);
@@ -265,6 +284,15 @@ static enum asdm_status bench_init(struct bench *b, struct asdm_error *err) {
     if (p->residual) {
         ASDM_TRY(fill_rows(b, out * (size_t)p->out_channels, p->rows, &b->residual, err));
         p->residual = b->residual;
+    }
+    if (p->row_bias) {
+        ASDM_TRY(fill_rows(b, (size_t)p->out_channels, p->rows, &b->row_bias, err));
+        p->row_bias = b->row_bias;
+    }
+    if (p->parts.granule) {
+        size_t parts = (size_t)p->rows * (size_t)p->parts.slabs * (size_t)p->parts.granules;
+        ASDM_TRY(map(b, parts * sizeof *p->moments, &b->moments, err));
+        p->moments = (struct asdm_moments *)b->moments;
     }
     ASDM_TRY(map(b, b->row_bytes * (size_t)p->rows, &b->y, err));
     p->y = b->y;

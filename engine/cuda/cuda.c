@@ -271,5 +271,5 @@ static enum asdm_status create(int device, int threads, enum asdm_model_dtype dt
 static const struct asdm_device_class device_class = {map,    unmap,  available, map_staging, unmap_staging, copy,
                                                       finish, record, replay,    forget,      time_work,     describe};
 
-const struct asdm_backend_class asdm_cuda_class = {"cuda", ASDM_REWRITE_ALL, create,    destroy, plan,
-                                                   begin,  &device_class,    is_present};
+const struct asdm_backend_class asdm_cuda_class = {
+    "cuda", ASDM_REWRITE_ALL & ~ASDM_REWRITE_ROW_BIAS_NORM, create, destroy, plan, begin, &device_class, is_present};

@@ -47,6 +47,10 @@ void *cuda_result(const struct cuda_op *op, const struct asdm_run *run);
 /* The map through which an operand's rows are read; NULL: they are the run's own. */
 const int32_t *cuda_map(const struct cuda_op *op, const struct asdm_run *run, int place);
 
+/* Where the moments of an operand or of the result are; NULL when it has none. */
+const struct asdm_moments *cuda_source_moments(const struct cuda_op *op, const struct asdm_run *run, int place);
+struct asdm_moments *cuda_result_moments(const struct cuda_op *op, const struct asdm_run *run);
+
 /* ERR_UNSUPPORTED when an operand other than `place` is read through a map: no kernel does that. */
 enum asdm_status cuda_check_maps(const struct asdm_site *site, unsigned places, struct asdm_error *err);
 
@@ -77,8 +81,8 @@ void cuda_vendors_describe(char *ret, size_t room);
 void cuda_vendors_close(struct cuda_backend *backend);
 
 /* Measures all candidates where the back end was asked to, then takes the one that was chosen by measurement, or the
- * built-in choice. `p` with weight and bias, `weight_bytes` of the former, and with a residual of any address if the
- * operation has one. */
+ * built-in choice. `p` with weight and bias, `weight_bytes` of the former, and with a residual and a row bias of any
+ * address if the operation has them. */
 enum asdm_status cuda_method_choose(struct cuda_backend *backend, const struct asdm_site *site,
                                     const struct cuda_product *p, size_t weight_bytes, struct cuda_method *ret,
                                     struct asdm_error *err);

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ops/moments.h"
 #include "ops/op.h"
 
 #ifdef __cplusplus
@@ -56,6 +57,12 @@ struct cuda_product {
     const void *x[2], *weight; /* weight: as cuda_product_pack lays it out */
     const float *bias;         /* in the packed rows' order; or NULL */
     const void *residual;      /* like y; or NULL; may be y itself */
+    /* product_sm90.cu alone, where it has a place for them (cuda_product_sm90_adds_rows, cuda_product_sm90_measures):
+     */
+    const void *row_bias;             /* [rows or mapped][out_channels], added to each pixel like the bias; or NULL */
+    const int32_t *row_bias_map;      /* device; NULL: the same row */
+    struct asdm_moments_layout parts; /* of y, whose moments are kept; granule 0: they are not */
+    struct asdm_moments *moments;
     /* Where rows have kernels of their own (stride 1, no upsampling, no geglu), either of two in place of the weight
      * and bias: `slot_count` of both lie one after another, and device slots[rows + 1] says which is a row's and how
      * many different ones there are; or the experts, whose products the kernel itself weighs (cuda_product_sm90_mixes).
@@ -85,6 +92,11 @@ bool cuda_product_sm90_folds(const struct cuda_product *p);
 /* Whether experts are better multiplied one by one than mixed first: small maps, whose time is the weights' way. A
  * function of the operation without `rows`. */
 bool cuda_product_sm90_mixes(const struct cuda_product *p);
+
+/* Whether rows may have biases of their own, and whether the moments of y's parts can be found on the way: functions of
+ * the operation without `rows`. */
+bool cuda_product_sm90_adds_rows(const struct cuda_product *p);
+bool cuda_product_sm90_measures(const struct cuda_product *p);
 
 /* ---- product.cu: mma.sync for fp16, bf16 and tf32, plain float32 otherwise: any shape, any architecture from sm_80 */
 size_t cuda_product_scratch(const struct cuda_product *p);
@@ -117,22 +129,27 @@ cudaError_t cuda_attention(const struct cuda_attention *a, cudaStream_t stream);
 size_t cuda_cells_bytes(const struct cuda_attention *a);
 cudaError_t cuda_cells(const struct cuda_attention *a, void *cells, cudaStream_t stream);
 
-/* Group norm (x and x2's channels counted on; row_bias added before the statistics) and layer norm (groups 0: over the
- * channels of each token), then gain, bias and activation. Statistics in float32, two-pass or shifted: exact for values
- * with a large mean. Gain and bias float32. */
+/* Group norm (x and x2's channels counted on) and layer norm (over the channels of each token; groups 0), then gain,
+ * bias and activation. Statistics in float32, two-pass or shifted: exact for values with a large mean. Gain and bias
+ * float32. A group norm takes no statistics where the moments of its sources' parts are known. */
 struct cuda_norm {
     enum cuda_dtype dtype;
     int rows, tokens, channels[2], groups;
     float eps;
     enum asdm_activation activation;
-    const void *x[2], *row_bias; /* row_bias [rows or mapped][channels]; or NULL */
-    const int32_t *row_bias_map; /* device; NULL: the same row */
+    const void *x[2];
+    struct asdm_moments_layout parts[2]; /* of x; granule 0: not known */
+    const struct asdm_moments *moments[2];
     const float *gain, *bias;
     void *y;
-    void *scratch; /* cuda_norm_scratch bytes */
+    void *scratch; /* group norm: cuda_group_norm_scratch bytes */
 };
-size_t cuda_norm_scratch(const struct cuda_norm *n);
-cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.cu */
+size_t cuda_group_norm_scratch(const struct cuda_norm *n);
+cudaError_t cuda_group_norm(const struct cuda_norm *n, cudaStream_t stream); /* norm.cu */
+cudaError_t cuda_layer_norm(const struct cuda_norm *n, cudaStream_t stream); /* layer_norm.cu */
+/* moments.cu: of x's parts */
+cudaError_t cuda_moments(enum cuda_dtype dtype, const void *x, int rows, int channels,
+                         struct asdm_moments_layout layout, struct asdm_moments *ret, cudaStream_t stream);
 
 /* ---- mixture.cu: conditional convolution (ops/op.h) */
 

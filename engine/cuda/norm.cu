@@ -1,4 +1,4 @@
-/* Group norm and layer norm.
+/* Group norm.
  *
  * A row's channels are cut into slabs of whole groups and whole 16-byte vectors. In a slab each thread keeps to one
  * column (a vector of W neighbouring channels, of at most two groups) and walks along the tokens. Three ways:
@@ -9,7 +9,7 @@
  *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
  * twice as fast as the resident one;
  *  - plain: any sizes, element by element, in three such steps.
- * Layer norm gives each token a part of a warp.
+ * Where the producers of the sources left the moments of their parts, no statistics are taken.
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
  * and LeVeque (1979). A thread's own set is taken about its first element: as the set is small, that loses at most a
@@ -17,7 +17,7 @@
  * of rows. */
 #include <cooperative_groups.h>
 
-#include "cuda/launch.cuh"
+#include "cuda/norm.cuh"
 
 namespace {
 
@@ -34,10 +34,9 @@ enum {
     STREAM_CHUNKS = 64,       /* of a row, about, as far as threads have a whole batch: two rows fill the device */
     STREAM_CHUNKS_MAX = 1024, /* of a plain row */
     STREAM_TOKENS = 256,      /* fewest that are streamed */
-    MERGE_LOADS = 4,          /* moments of a lane in a merge within the last kernel: of 128 chunks at most */
-    PLAIN_THREADS = 256,
-    PLAIN_ELEMENTS = 16384, /* of a chunk, about */
-    TOKEN_THREADS = 128
+    MERGE_SETS = 512,         /* most that are merged within the last kernel */
+    MERGE_BATCH = 8,          /* loads of a lane in flight there */
+    PLAIN_ELEMENTS = 16384,   /* of a chunk, about */
 };
 
 /* How a group norm is cut; a function of its sizes without rows. */
@@ -51,12 +50,10 @@ struct plan {
     int lanes;           /* threads that share a column's tokens */
     int depth;           /* resident: vectors of a thread, at most (1, 2, 4, 8 or 16) */
     int blocks;          /* resident: the cluster; else chunks of a row */
+    bool given;          /* the moments of the sources' parts are known: no statistics are taken */
     bool merged;         /* by a kernel between */
+    int merge_lanes;     /* else: for each group in the last kernel */
     int tokens_of_block; /* but the last has fewer */
-};
-
-struct moments {
-    float mean, m2; /* m2: sum of squared deviations from the mean */
 };
 
 /* ---- the cut */
@@ -118,6 +115,17 @@ bool plan_resident(const struct cuda_norm *n, struct plan *p, int lanes, int lea
     return false;
 }
 
+bool is_given(const struct cuda_norm *n) {
+    return n->parts[0].granule && (!n->channels[1] || n->parts[1].granule);
+}
+
+/* Parts that make up a group. */
+int sets_at_most(const struct cuda_norm *n, int group_channels) {
+    const int least =
+        n->channels[1] && n->parts[1].granule < n->parts[0].granule ? n->parts[1].granule : n->parts[0].granule;
+    return n->parts[0].slabs * (group_channels / least);
+}
+
 bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int least) {
     p->slab_groups = least;
     while (n->groups % (p->slab_groups * 2) == 0 && p->slab_groups * 2 * p->group_channels / lanes <= STREAM_COLUMNS)
@@ -130,7 +138,10 @@ bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int lea
     const int unit = p->lanes * STREAM_BATCH, most = n->tokens > (1 << 17) ? 4 * STREAM_CHUNKS : STREAM_CHUNKS;
     p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), most);
     p->blocks = ceil_div(n->tokens, p->tokens_of_block);
-    p->merged = p->blocks > 32 * MERGE_LOADS;
+    p->given = is_given(n);
+    p->merged = (p->given ? sets_at_most(n, p->group_channels) : p->blocks) > MERGE_SETS;
+    for (p->merge_lanes = 32; p->merge_lanes > 8 && p->merge_lanes * p->slab_groups > STREAM_THREADS;)
+        p->merge_lanes /= 2;
     return true;
 }
 
@@ -149,6 +160,7 @@ struct plan plan_of(const struct cuda_norm *n) {
     if (streamed || (p.vectors && plan_streamed(n, &p, lanes, least)))
         return p;
     p.vectors = false;
+    p.given = is_given(n);
     p.merged = true;
     p.tokens_of_block = ceil_div(PLAIN_ELEMENTS, p.group_channels);
     p.tokens_of_block = p.tokens_of_block > ceil_div(n->tokens, STREAM_CHUNKS_MAX)
@@ -158,44 +170,20 @@ struct plan plan_of(const struct cuda_norm *n) {
     return p;
 }
 
-/* ---- device: moments */
-
-__device__ __forceinline__ float warp_sum(float x, int width = 32) {
-    for (int offset = width / 2; offset > 0; offset /= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
-}
-
-__device__ __forceinline__ float inverse(float count) {
-    return count > 0.0f ? 1.0f / count : 0.0f;
-}
-
-/* Moments of `count` values with the given sums of the differences from `shift` and of their squares. */
-__device__ __forceinline__ struct moments about(float shift, float sum, float squares, float count) {
-    const float mean = sum * inverse(count);
-    return {shift + mean, fmaxf(squares - sum * mean, 0.0f)};
-}
-
-/* What set i adds to the merged squared deviations. */
-__device__ __forceinline__ float deviations(struct moments set, float count, float mean) {
-    const float d = set.mean - mean;
-    return set.m2 + count * d * d;
-}
-
 __device__ __forceinline__ int tokens_in_block(const struct plan &p, int tokens, int block) {
     return max(0, min(p.tokens_of_block, tokens - block * p.tokens_of_block));
 }
 
 /* Merges the moments of a group from the blocks' ones, in order: (mean, 1 / standard deviation). */
-__device__ __forceinline__ float2 merge_blocks(const struct moments *of_block, int step, const struct plan &p,
+__device__ __forceinline__ float2 merge_blocks(const struct asdm_moments *of_block, int step, const struct plan &p,
                                                int tokens, float eps) {
-    const float all = inverse((float)tokens * (float)p.group_channels);
+    const float all = cuda_inverse((float)tokens * (float)p.group_channels);
     float sum = 0.0f, m2 = 0.0f;
     for (int b = 0; b < p.blocks; b++)
         sum += (float)(tokens_in_block(p, tokens, b) * p.group_channels) * of_block[b * step].mean;
     const float mean = sum * all;
     for (int b = 0; b < p.blocks; b++)
-        m2 += deviations(of_block[b * step], (float)(tokens_in_block(p, tokens, b) * p.group_channels), mean);
+        m2 += cuda_deviations(of_block[b * step], (float)(tokens_in_block(p, tokens, b) * p.group_channels), mean);
     return make_float2(mean, rsqrtf(m2 * all + eps));
 }
 
@@ -237,58 +225,35 @@ tokens_of_lane(int tokens, int lane, int lanes) {
     return tokens > lane ? (tokens - lane + lanes - 1) / lanes : 0;
 }
 
-template <class T>
-__device__ __forceinline__ void load_row_bias(const struct cuda_norm &n, int row, int channel,
-                                              float (&v)[CUDA_LANES<T>]) {
-    if (n.row_bias) {
-        const size_t bias_row = n.row_bias_map ? (size_t)n.row_bias_map[row] : (size_t)row;
-        cuda_load<T>(static_cast<const T *>(n.row_bias) + bias_row * (size_t)(n.channels[0] + n.channels[1]) + channel,
-                     v);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < CUDA_LANES<T>; i++)
-        v[i] = 0.0f;
-}
-
-template <int W> __device__ __forceinline__ void load_floats(const float *p, float (&v)[W]) {
-#pragma unroll
-    for (int i = 0; i < W; i += 4) {
-        const float4 part = *reinterpret_cast<const float4 *>(p + i);
-        v[i] = part.x, v[i + 1] = part.y, v[i + 2] = part.z, v[i + 3] = part.w;
-    }
-}
-
 /* Sums of a column's values about a value of each of its (one or two) groups. */
 template <class T> struct column_sums {
     static constexpr int W = CUDA_LANES<T>;
     float first, second; /* the values: of the first channel, and of the last */
-    float offset[W];     /* added to a channel's elements: row bias less that value */
+    int split;           /* so many channels are of the first group */
     float sum[W], squares[W];
 
-    __device__ __forceinline__ void start(uint4 bits, const float (&row_bias)[W], int split) {
+    __device__ __forceinline__ void start(uint4 bits, int of_first) {
         float v[W];
         cuda_unpack_vector<T>(bits, v);
-        first = v[0] + row_bias[0];
-        second = v[W - 1] + row_bias[W - 1];
+        first = v[0];
+        second = v[W - 1];
+        split = of_first;
 #pragma unroll
-        for (int i = 0; i < W; i++) {
-            offset[i] = row_bias[i] - (i < split ? first : second);
+        for (int i = 0; i < W; i++)
             sum[i] = squares[i] = 0.0f;
-        }
     }
     __device__ __forceinline__ void add(uint4 bits) {
         float v[W];
         cuda_unpack_vector<T>(bits, v);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float d = v[i] + offset[i];
+            const float d = v[i] - (i < split ? first : second);
             sum[i] += d;
             squares[i] = fmaf(d, d, squares[i]);
         }
     }
     /* Of `tokens` vectors: the moments of both groups' parts. */
-    __device__ __forceinline__ void finish(int tokens, int split, struct moments (&part)[2]) const {
+    __device__ __forceinline__ void finish(int tokens, struct asdm_moments (&part)[2]) const {
         float s[2] = {0.0f, 0.0f}, q[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < W; i++) {
@@ -297,14 +262,14 @@ template <class T> struct column_sums {
             s[1] += i < split ? 0.0f : sum[i];
             q[1] += i < split ? 0.0f : squares[i];
         }
-        part[0] = about(first, s[0], q[0], (float)(tokens * split));
-        part[1] = about(second, s[1], q[1], (float)(tokens * (W - split)));
+        part[0] = cuda_moments_about(first, s[0], q[0], (float)(tokens * split));
+        part[1] = cuda_moments_about(second, s[1], q[1], (float)(tokens * (W - split)));
     }
 };
 
 /* Shared memory of the threads' moments: [part][column][lane], a lane more against bank conflicts. */
 size_t parts_bytes(const struct plan *p) {
-    return sizeof(struct moments) * 2 * (size_t)p->columns * (size_t)(p->lanes + 1);
+    return sizeof(struct asdm_moments) * 2 * (size_t)p->columns * (size_t)(p->lanes + 1);
 }
 
 __device__ __forceinline__ int part_index(const struct plan &p, int part, int column, int lane) {
@@ -313,10 +278,10 @@ __device__ __forceinline__ int part_index(const struct plan &p, int part, int co
 
 /* Moments of a slab's group over a block's tokens, from its threads' ones; by a whole warp, the same in every lane. */
 template <int W>
-__device__ __forceinline__ struct moments merge_threads(const struct moments *parts, const struct plan &p, int group,
-                                                        int tokens) {
+__device__ __forceinline__ struct asdm_moments merge_threads(const struct asdm_moments *parts, const struct plan &p,
+                                                             int group, int tokens) {
     const int begin = group * p.group_channels, end = begin + p.group_channels, thread = (int)threadIdx.x % 32;
-    struct moments all = {0.0f, 0.0f};
+    struct asdm_moments all = {0.0f, 0.0f};
 #pragma unroll
     for (int pass = 0; pass < 2; pass++) {
         float sum = 0.0f;
@@ -324,50 +289,21 @@ __device__ __forceinline__ struct moments merge_threads(const struct moments *pa
             const int part = c * W < begin; /* the column began in the group before */
             const int channels = min(c * W + W, end) - max(c * W, begin);
             for (int lane = thread; lane < p.lanes; lane += 32) {
-                const struct moments m = parts[part_index(p, part, c, lane)];
+                const struct asdm_moments m = parts[part_index(p, part, c, lane)];
                 const float count = (float)(channels * tokens_of_lane(tokens, lane, p.lanes));
-                sum += pass ? deviations(m, count, all.mean) : count * m.mean;
+                sum += pass ? cuda_deviations(m, count, all.mean) : count * m.mean;
             }
         }
         sum = warp_sum(sum);
         if (pass)
             all.m2 = sum;
         else
-            all.mean = sum * inverse((float)(tokens * p.group_channels));
+            all.mean = sum * cuda_inverse((float)(tokens * p.group_channels));
     }
     return all;
 }
 
 /* ---- device: result */
-
-/* v / (1 + exp(-v)) for float16 and bfloat16. The special function unit is the bottleneck: four share a reciprocal.
- * The exponent is limited so that the product of four stays finite; below -20.8 the result is then within 1e-6. */
-template <int W> __device__ __forceinline__ void silu_fast(float (&v)[W]) {
-#pragma unroll
-    for (int i = 0; i < W; i += 4) {
-        float d[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            d[j] = 1.0f + cuda_exp2(fminf(-1.44269504088896340736f * v[i + j], 30.0f));
-        const float low = d[0] * d[1], high = d[2] * d[3];
-        const float all = cuda_reciprocal(low * high);
-        const float of_low = all * high, of_high = all * low;
-        v[i] *= of_low * d[1];
-        v[i + 1] *= of_low * d[0];
-        v[i + 2] *= of_high * d[3];
-        v[i + 3] *= of_high * d[2];
-    }
-}
-
-template <class T> __device__ __forceinline__ void silu(float (&v)[CUDA_LANES<T>]) {
-    if constexpr (sizeof(T) == 4) {
-#pragma unroll
-        for (int i = 0; i < CUDA_LANES<T>; i++)
-            v[i] = cuda_logistic_times<true>(v[i], 1.0f);
-    } else {
-        silu_fast(v);
-    }
-}
 
 /* y = (x - shift) * scale + bias, by channel. In 16-bit types shift is taken into bias: a mean so large that this loses
  * digits of the result has left none in x. */
@@ -376,11 +312,11 @@ template <class T> struct column_affine {
     static constexpr bool FOLDED = sizeof(T) == 2;
     float shift[FOLDED ? 1 : W], scale[W], bias[W];
 
-    __device__ __forceinline__ void start(float2 first, float2 second, int split, const float (&row_bias)[W],
-                                          const float (&gain)[W], const float (&with_bias)[W]) {
+    __device__ __forceinline__ void start(float2 first, float2 second, int split, const float (&gain)[W],
+                                          const float (&with_bias)[W]) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float from = (i < split ? first.x : second.x) - row_bias[i];
+            const float from = i < split ? first.x : second.x;
             scale[i] = (i < split ? first.y : second.y) * gain[i];
             bias[i] = FOLDED ? fmaf(-from, scale[i], with_bias[i]) : with_bias[i];
             if (!FOLDED)
@@ -420,10 +356,10 @@ __device__ __forceinline__ void cluster_wait() {
 }
 
 /* Gives a group's moments to every block of the cluster: theirs[rank of the giver][group]. By a whole warp. */
-__device__ __forceinline__ void publish(struct moments *theirs, struct moments mine, const struct plan &p, int rank,
-                                        int group) {
+__device__ __forceinline__ void publish(struct asdm_moments *theirs, struct asdm_moments mine, const struct plan &p,
+                                        int rank, int group) {
     const int thread = (int)threadIdx.x % 32;
-    struct moments *place = theirs + rank * p.slab_groups + group;
+    struct asdm_moments *place = theirs + rank * p.slab_groups + group;
     if (thread >= p.blocks)
         return;
 #if CLUSTERS
@@ -438,13 +374,13 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
     resident_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
     constexpr int W = CUDA_LANES<T>;
     constexpr bool early = DEPTH <= 4; /* gain and bias are read while the kernel before ends; else registers run out */
-    extern __shared__ struct moments parts[];
-    struct moments *of_block = parts + part_index(p, 2, 0, 0); /* [blocks][groups of the slab] */
+    extern __shared__ struct asdm_moments parts[];
+    struct asdm_moments *of_block = parts + part_index(p, 2, 0, 0); /* [blocks][groups of the slab] */
     const int rank = (int)blockIdx.x % p.blocks, slab = (int)blockIdx.x / p.blocks, row = (int)blockIdx.y;
     const int first = rank * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, rank);
     const struct column<T> c = column_of<T>(n, p, slab, row);
     const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
-    float gain[W], bias[W], row_bias[W];
+    float gain[W], bias[W];
     uint4 data[DEPTH];
 
     if (p.blocks > 1)
@@ -460,17 +396,16 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
     for (int i = 0; i < DEPTH; i++)
         data[i] =
             i < mine ? *reinterpret_cast<const uint4 *>(x + (size_t)(i * p.lanes) * c.stride) : make_uint4(0, 0, 0, 0);
-    load_row_bias<T>(n, row, c.channel, row_bias);
 
     struct column_sums<T> sums;
-    sums.start(data[0], row_bias, c.split);
+    sums.start(data[0], c.split);
 #pragma unroll
     for (int i = 0; i < DEPTH; i++)
         if (i < mine)
             sums.add(data[i]);
     if (c.active) {
-        struct moments part[2];
-        sums.finish(mine, c.split, part);
+        struct asdm_moments part[2];
+        sums.finish(mine, part);
         parts[part_index(p, 0, c.index, c.lane)] = part[0];
         parts[part_index(p, 1, c.index, c.lane)] = part[1];
     }
@@ -496,7 +431,7 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
     if (c.split < W)
         group2 = merge_blocks(of_block + c.group + 1, p.slab_groups, p, n.tokens, n.eps);
     struct column_affine<T> affine;
-    affine.start(group1, group2, c.split, row_bias, gain, bias);
+    affine.start(group1, group2, c.split, gain, bias);
     const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
     T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
 #pragma unroll
@@ -509,7 +444,7 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
 template <class T, int DEPTH>
 cudaError_t launch_depth(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const int threads = ceil_div(p.lanes * p.columns, 32) * 32;
-    const size_t shared = parts_bytes(&p) + sizeof(struct moments) * (size_t)(p.blocks * p.slab_groups);
+    const size_t shared = parts_bytes(&p) + sizeof(struct asdm_moments) * (size_t)(p.blocks * p.slab_groups);
     return cuda_launch_cluster(resident_kernel<T, DEPTH>, dim3((unsigned)(p.slabs * p.blocks), (unsigned)n.rows),
                                dim3((unsigned)threads), (unsigned)p.blocks, shared, stream, n, p);
 }
@@ -531,14 +466,17 @@ template <class T> cudaError_t launch_resident(const struct cuda_norm &n, const 
 
 /* ---- streamed: scratch holds moments [rows][groups][chunks], then, merged, (mean, 1 / deviation) [rows][groups] */
 
-__device__ __forceinline__ struct moments *chunk_moments(const struct cuda_norm &n, const struct plan &p, int row,
-                                                         int group) {
-    return static_cast<struct moments *>(n.scratch) + ((size_t)row * n.groups + group) * p.blocks;
+__device__ __forceinline__ struct asdm_moments *chunk_moments(const struct cuda_norm &n, const struct plan &p, int row,
+                                                              int group) {
+    return static_cast<struct asdm_moments *>(n.scratch) + ((size_t)row * n.groups + group) * p.blocks;
 }
 
 __device__ __forceinline__ float2 *group_statistics(const struct cuda_norm &n, const struct plan &p, int row,
                                                     int group) {
-    return reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0)) + (size_t)row * n.groups + group;
+    float2 *first = static_cast<float2 *>(n.scratch);
+    if (!p.given)
+        first = reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0));
+    return first + (size_t)row * n.groups + group;
 }
 
 /* A batch of a lane's vectors: tokens first + (i + batch's) * lanes. */
@@ -554,7 +492,7 @@ template <class T>
 __global__ void __launch_bounds__(STREAM_THREADS)
     chunk_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
     constexpr int W = CUDA_LANES<T>;
-    extern __shared__ struct moments parts[];
+    extern __shared__ struct asdm_moments parts[];
     const int chunk = (int)blockIdx.x, slab = (int)blockIdx.y, row = (int)blockIdx.z;
     const int first = chunk * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, chunk);
     const struct column<T> c = column_of<T>(n, p, slab, row);
@@ -565,9 +503,7 @@ __global__ void __launch_bounds__(STREAM_THREADS)
     cuda_launch_dependents();
     if (c.active) {
         struct column_sums<T> sums;
-        float row_bias[W];
-        load_row_bias<T>(n, row, c.channel, row_bias);
-        sums.start(mine ? *reinterpret_cast<const uint4 *>(x) : make_uint4(0, 0, 0, 0), row_bias, c.split);
+        sums.start(mine ? *reinterpret_cast<const uint4 *>(x) : make_uint4(0, 0, 0, 0), c.split);
         for (int t = 0; t < mine; t += STREAM_BATCH) {
             uint4 data[STREAM_BATCH];
             load_batch<T>(x + (size_t)t * step, step, mine - t, data);
@@ -576,63 +512,149 @@ __global__ void __launch_bounds__(STREAM_THREADS)
                 if (i < mine - t)
                     sums.add(data[i]);
         }
-        struct moments part[2];
-        sums.finish(mine, c.split, part);
+        struct asdm_moments part[2];
+        sums.finish(mine, part);
         parts[part_index(p, 0, c.index, c.lane)] = part[0];
         parts[part_index(p, 1, c.index, c.lane)] = part[1];
     }
     __syncthreads();
     for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32) {
-        const struct moments m = merge_threads<W>(parts, p, group, tokens);
+        const struct asdm_moments m = merge_threads<W>(parts, p, group, tokens);
         if (threadIdx.x % 32 == 0)
             chunk_moments(n, p, row, slab * p.slab_groups + group)[chunk] = m;
     }
 }
 
-/* A warp merges a group's chunks: a lane takes every 32nd. */
-__global__ void __launch_bounds__(32)
+/* The sets that a group's statistics are merged from: chunks, or the parts of its sources. By slabs (a chunk is one).
+ */
+struct group_sets {
+    const struct asdm_moments *at[2]; /* the first slab's first, by source */
+    int of_slab[2], step[2];          /* sets of a slab that are the group's; that there are in all */
+    int slabs;
+};
+
+__device__ __forceinline__ struct group_sets sets_of(const struct cuda_norm &n, const struct plan &p, int row,
+                                                     int group) {
+    if (!p.given)
+        return {{chunk_moments(n, p, row, group), NULL}, {1, 0}, {1, 0}, p.blocks};
+    struct group_sets sets = {{NULL, NULL}, {0, 0}, {0, 0}, n.parts[0].slabs};
+    const int begin = group * p.group_channels, end = begin + p.group_channels, border = n.channels[0];
+    const int from[2] = {min(begin, border), max(begin - border, 0)}, to[2] = {min(end, border), max(end - border, 0)};
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (from[i] == to[i])
+            continue;
+        const struct asdm_moments_layout &parts = n.parts[i];
+        sets.at[i] = n.moments[i] + (size_t)row * parts.slabs * parts.granules + from[i] / parts.granule;
+        sets.of_slab[i] = (to[i] - from[i]) / parts.granule;
+        sets.step[i] = parts.granules;
+    }
+    return sets;
+}
+
+/* Set `k` of a group in `slab`, and how many values it is of: 0, and no set, past the last. */
+__device__ __forceinline__ struct asdm_moments read_set(const struct cuda_norm &n, const struct plan &p,
+                                                        const struct group_sets &sets, int slab, int k, float *count) {
+    const int source = k >= sets.of_slab[0], in_source = k - (source ? sets.of_slab[0] : 0);
+    *count = 0.0f;
+    if (in_source >= sets.of_slab[source])
+        return {0.0f, 0.0f};
+    const int values = p.given ? n.parts[source].slab * n.parts[source].granule
+                               : tokens_in_block(p, n.tokens, slab) * p.group_channels;
+    *count = (float)values;
+    return sets.at[source][(size_t)slab * sets.step[source] + in_source];
+}
+
+/* Many sets, by a block. */
+__global__ void __launch_bounds__(PLAIN_THREADS)
     merge_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
-    const int group = (int)blockIdx.x, row = (int)blockIdx.y, thread = (int)threadIdx.x;
-    const struct moments *m = chunk_moments(n, p, row, group);
-    const float all = inverse((float)n.tokens * (float)p.group_channels);
+    const int group = (int)blockIdx.x, row = (int)blockIdx.y;
+    const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
     cuda_wait_inputs();
     cuda_launch_dependents();
-    float sum = 0.0f, m2 = 0.0f;
-    for (int b = thread; b < p.blocks; b += 32)
-        sum += (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) * m[b].mean;
-    const float mean = warp_sum(sum) * all;
-    for (int b = thread; b < p.blocks; b += 32)
-        m2 += deviations(m[b], (float)(tokens_in_block(p, n.tokens, b) * p.group_channels), mean);
-    m2 = warp_sum(m2);
-    if (thread == 0)
+    const struct group_sets sets = sets_of(n, p, row, group);
+    const int count = sets.slabs * (sets.of_slab[0] + sets.of_slab[1]);
+    float mean = 0.0f, m2 = 0.0f, values;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < count; i += PLAIN_THREADS) {
+        const struct asdm_moments set = read_set(n, p, sets, i % sets.slabs, i / sets.slabs, &values);
+        mean = fmaf(values, set.mean, mean);
+    }
+    mean = block_sum(mean) * all;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < count; i += PLAIN_THREADS) {
+        const struct asdm_moments set = read_set(n, p, sets, i % sets.slabs, i / sets.slabs, &values);
+        m2 += cuda_deviations(set, values, mean);
+    }
+    m2 = block_sum(m2);
+    if (threadIdx.x == 0)
         *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(m2 * all + n.eps));
 }
 
-/* The statistics of a slab's groups from those of the chunks, in shared memory; a warp for every group. */
+/* A lane's place among a group's sets: every `lanes`-th, by slabs. */
+struct set_cursor {
+    int slab, k;
+
+    /* The next MERGE_BATCH sets, and the values of each. */
+    __device__ __forceinline__ void read(const struct cuda_norm &n, const struct plan &p, const struct group_sets &sets,
+                                         int lanes, struct asdm_moments (&set)[MERGE_BATCH],
+                                         float (&values)[MERGE_BATCH]) {
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++, slab += lanes) {
+            for (; slab >= sets.slabs; slab -= sets.slabs)
+                k++;
+            set[i] = read_set(n, p, sets, slab, k, &values[i]);
+        }
+    }
+};
+
+/* (mean, 1 / standard deviation) of a group from its sets, by a power of two of lanes of a warp. What the first batch
+ * of loads brings is read once. */
+__device__ __forceinline__ float2 merge_sets(const struct cuda_norm &n, const struct plan &p,
+                                             const struct group_sets &sets, int lane, int lanes) {
+    const unsigned mask = (lanes == 32 ? 0xffffffffu : (1u << lanes) - 1) << (threadIdx.x & 31 & ~(lanes - 1));
+    const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
+    const int of_slab = sets.of_slab[0] + sets.of_slab[1];
+    const auto sum_lanes = [&](float x) {
+        for (int offset = lanes / 2; offset > 0; offset /= 2)
+            x += __shfl_xor_sync(mask, x, offset);
+        return x;
+    };
+    struct asdm_moments first[MERGE_BATCH], set[MERGE_BATCH];
+    float first_values[MERGE_BATCH], values[MERGE_BATCH], mean = 0.0f, m2 = 0.0f;
+    struct set_cursor start = {lane, 0};
+    start.read(n, p, sets, lanes, first, first_values);
+#pragma unroll
+    for (int i = 0; i < MERGE_BATCH; i++)
+        mean = fmaf(first_values[i], first[i].mean, mean);
+    for (struct set_cursor at = start; at.k < of_slab;) {
+        at.read(n, p, sets, lanes, set, values);
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++)
+            mean = fmaf(values[i], set[i].mean, mean);
+    }
+    mean = sum_lanes(mean) * all;
+#pragma unroll
+    for (int i = 0; i < MERGE_BATCH; i++)
+        m2 += cuda_deviations(first[i], first_values[i], mean);
+    for (struct set_cursor at = start; at.k < of_slab;) {
+        at.read(n, p, sets, lanes, set, values);
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++)
+            m2 += cuda_deviations(set[i], values[i], mean);
+    }
+    return make_float2(mean, rsqrtf(sum_lanes(m2) * all + n.eps));
+}
+
+/* The statistics of a slab's groups, in shared memory; some lanes for every group. */
 __device__ __forceinline__ void merge_slab(const struct cuda_norm &n, const struct plan &p, int row, int slab,
                                            float2 *of_group) {
-    const int thread = (int)threadIdx.x % 32;
-    const float all = inverse((float)n.tokens * (float)p.group_channels);
-    for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32) {
-        const struct moments *m = chunk_moments(n, p, row, slab * p.slab_groups + group);
-        struct moments mine[MERGE_LOADS];
-        float counts[MERGE_LOADS], sum = 0.0f, m2 = 0.0f;
-#pragma unroll
-        for (int i = 0; i < MERGE_LOADS; i++) {
-            const int b = thread + 32 * i;
-            counts[i] = b < p.blocks ? (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) : 0.0f;
-            mine[i] = b < p.blocks ? m[b] : (struct moments){0.0f, 0.0f};
-        }
-#pragma unroll
-        for (int i = 0; i < MERGE_LOADS; i++)
-            sum += counts[i] * mine[i].mean;
-        const float mean = warp_sum(sum) * all;
-#pragma unroll
-        for (int i = 0; i < MERGE_LOADS; i++)
-            m2 += deviations(mine[i], counts[i], mean);
-        m2 = warp_sum(m2);
-        if (thread == 0)
-            of_group[group] = make_float2(mean, rsqrtf(m2 * all + n.eps));
+    const int lanes = p.merge_lanes, lane = (int)threadIdx.x % lanes;
+    for (int group = (int)threadIdx.x / lanes; group < p.slab_groups; group += (int)blockDim.x / lanes) {
+        const struct group_sets sets = sets_of(n, p, row, slab * p.slab_groups + group);
+        const float2 statistics = merge_sets(n, p, sets, lane, lanes);
+        if (lane == 0)
+            of_group[group] = statistics;
     }
     __syncthreads();
 }
@@ -652,7 +674,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
     T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
     uint4 data[STREAM_BATCH];
     struct column_affine<T> affine;
-    float gain[W], bias[W], row_bias[W];
+    float gain[W], bias[W];
     load_floats(n.gain + c.channel, gain);
     load_floats(n.bias + c.channel, bias);
     cuda_wait_inputs();
@@ -661,8 +683,7 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
     const float2 *statistics = p.merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
     if (!p.merged)
         merge_slab(n, p, row, slab, of_group);
-    load_row_bias<T>(n, row, c.channel, row_bias);
-    affine.start(statistics[c.group], statistics[c.group + (c.split < W)], c.split, row_bias, gain, bias);
+    affine.start(statistics[c.group], statistics[c.group + (c.split < W)], c.split, gain, bias);
     for (int t = 0; t < mine; t += STREAM_BATCH) {
         if (t)
             load_batch<T>(x + (size_t)t * step, step, mine - t, data);
@@ -674,12 +695,18 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
     }
 }
 
+cudaError_t launch_merge(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
+    return cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(PLAIN_THREADS), 0, stream, n, p);
+}
+
 template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
     const unsigned threads = (unsigned)ceil_div(p.lanes * p.columns, 32) * 32;
-    cudaError_t status = cuda_launch(chunk_kernel<T>, grid, dim3(threads), parts_bytes(&p), stream, n, p);
+    cudaError_t status = cudaSuccess;
+    if (!p.given)
+        status = cuda_launch(chunk_kernel<T>, grid, dim3(threads), parts_bytes(&p), stream, n, p);
     if (status == cudaSuccess && p.merged)
-        status = cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
+        status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
         status =
             cuda_launch(apply_kernel<T>, grid, dim3(threads), sizeof(float2) * (size_t)p.slab_groups, stream, n, p);
@@ -688,68 +715,17 @@ template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const 
 
 /* ---- plain: element by element; scratch as for streamed */
 
-/* x with its row bias. */
-template <class T> __device__ __forceinline__ float element(const struct cuda_norm &n, int row, size_t token, int c) {
-    const int source = c >= n.channels[0], channels = n.channels[0] + n.channels[1];
-    const size_t at = (size_t)row * (size_t)n.tokens + token;
-    float x = cuda_to_float(static_cast<const T *>(
-        n.x[source])[at * (size_t)n.channels[source] + (size_t)(source ? c - n.channels[0] : c)]);
-    if (n.row_bias)
-        x += cuda_to_float(static_cast<const T *>(
-            n.row_bias)[(size_t)(n.row_bias_map ? n.row_bias_map[row] : row) * (size_t)channels + (size_t)c]);
-    return x;
-}
-
-/* A sum over the block's threads, the same in all of them. */
-__device__ __forceinline__ float block_sum(float x) {
-    __shared__ float of_warp[PLAIN_THREADS / 32];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0)
-        of_warp[threadIdx.x / 32] = x;
-    __syncthreads();
-    float sum = 0.0f;
-    for (int i = 0; i < PLAIN_THREADS / 32; i++)
-        sum += of_warp[i];
-    return sum;
-}
-
-/* Moments of channels [first, first + width) of some tokens, by a block: the mean, then the deviations from it. */
-template <class T>
-__device__ __forceinline__ struct moments plain_moments(const struct cuda_norm &n, int row, size_t token, int tokens,
-                                                        int first, int width) {
-    const uint32_t count = (uint32_t)tokens * (uint32_t)width;
-    struct moments m = {0.0f, 0.0f};
-    for (uint32_t e = threadIdx.x; e < count; e += PLAIN_THREADS)
-        m.mean += element<T>(n, row, token + e / width, first + (int)(e % width));
-    m.mean = block_sum(m.mean) * inverse((float)count);
-    for (uint32_t e = threadIdx.x; e < count; e += PLAIN_THREADS) {
-        const float d = element<T>(n, row, token + e / width, first + (int)(e % width)) - m.mean;
-        m.m2 = fmaf(d, d, m.m2);
-    }
-    m.m2 = block_sum(m.m2);
-    return m;
-}
-
 template <class T>
 __global__ void __launch_bounds__(PLAIN_THREADS)
     plain_chunk_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
     const int chunk = (int)blockIdx.x, group = (int)blockIdx.y, row = (int)blockIdx.z;
     cuda_wait_inputs();
     cuda_launch_dependents();
-    const struct moments m =
+    const struct asdm_moments m =
         plain_moments<T>(n, row, (size_t)chunk * p.tokens_of_block, tokens_in_block(p, n.tokens, chunk),
                          group * p.group_channels, p.group_channels);
     if (threadIdx.x == 0)
         chunk_moments(n, p, row, group)[chunk] = m;
-}
-
-template <class T>
-__device__ __forceinline__ void plain_result(const struct cuda_norm &n, int row, size_t token, int c, float2 by) {
-    const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
-    const float v = fmaf((element<T>(n, row, token, c) - by.x) * by.y, n.gain[c], n.bias[c]);
-    static_cast<T *>(n.y)[((size_t)row * (size_t)n.tokens + token) * channels + (size_t)c] =
-        cuda_from_float<T>(cuda_activate<sizeof(T) == 4>(n.activation, v));
 }
 
 template <class T>
@@ -767,129 +743,16 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
 template <class T> cudaError_t launch_plain(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const size_t elements = (size_t)n.tokens * (size_t)(n.channels[0] + n.channels[1]);
     const dim3 grid((unsigned)p.blocks, (unsigned)n.groups, (unsigned)n.rows);
-    cudaError_t status = cuda_launch(plain_chunk_kernel<T>, grid, dim3(PLAIN_THREADS), 0, stream, n, p);
+    cudaError_t status = cudaSuccess;
+    if (!p.given)
+        status = cuda_launch(plain_chunk_kernel<T>, grid, dim3(PLAIN_THREADS), 0, stream, n, p);
     if (status == cudaSuccess)
-        status = cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
+        status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
         status = cuda_launch(plain_apply_kernel<T>,
                              dim3((unsigned)((elements + PLAIN_THREADS - 1) / PLAIN_THREADS), (unsigned)n.rows),
                              dim3(PLAIN_THREADS), 0, stream, n, p);
     return status;
-}
-
-/* ---- layer norm */
-
-/* `share` threads of a warp (a power of two) take a token, each DEPTH vectors of it. */
-template <class T, int DEPTH>
-__global__ void __launch_bounds__(TOKEN_THREADS, DEPTH <= 5 ? 4 : 2)
-    token_kernel(const T *x, T *y, const float *gain, const float *bias, size_t tokens, int vectors, int share,
-                 float eps, bool with_silu) {
-    constexpr int W = CUDA_LANES<T>;
-    constexpr bool early = DEPTH <= 5;
-    const size_t token = ((size_t)blockIdx.x * TOKEN_THREADS + threadIdx.x) / (unsigned)share;
-    const int first = (int)threadIdx.x & (share - 1);
-    float g[early ? DEPTH : 1][W], b[early ? DEPTH : 1][W];
-    uint4 data[DEPTH];
-    if constexpr (early) {
-#pragma unroll
-        for (int i = 0; i < DEPTH; i++)
-            if (first + i * share < vectors) {
-                load_floats(gain + (first + i * share) * W, g[i]);
-                load_floats(bias + (first + i * share) * W, b[i]);
-            }
-    }
-    cuda_wait_inputs();
-    cuda_launch_dependents();
-    const size_t at = token * (size_t)(vectors * W) + (size_t)(first * W);
-    const int mine = token < tokens ? vectors - first : 0; /* of the token's vectors, every share-th of so many */
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++)
-        data[i] = i * share < mine ? *reinterpret_cast<const uint4 *>(x + at + (size_t)(i * share * W))
-                                   : make_uint4(0, 0, 0, 0);
-    float v[W], sum = 0.0f, squares = 0.0f;
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-        cuda_unpack_vector<T>(data[i], v);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            sum += v[j];
-    }
-    const float all = 1.0f / (float)(vectors * W), mean = warp_sum(sum, share) * all;
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-        cuda_unpack_vector<T>(data[i], v);
-#pragma unroll
-        for (int j = 0; j < W; j++) {
-            const float d = i * share < mine ? v[j] - mean : 0.0f;
-            squares = fmaf(d, d, squares);
-        }
-    }
-    const float scale = rsqrtf(warp_sum(squares, share) * all + eps);
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-        if (i * share >= mine)
-            continue;
-        const int k = early ? i : 0;
-        if constexpr (!early) {
-            load_floats(gain + (first + i * share) * W, g[0]);
-            load_floats(bias + (first + i * share) * W, b[0]);
-        }
-        cuda_unpack_vector<T>(data[i], v);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            v[j] = fmaf((v[j] - mean) * scale, g[k][j], b[k][j]);
-        if (with_silu)
-            silu<T>(v);
-        cuda_store<T>(y + at + (size_t)(i * share * W), v);
-    }
-}
-
-/* Any token, by a block. */
-template <class T>
-__global__ void __launch_bounds__(PLAIN_THREADS) plain_token_kernel(const __grid_constant__ struct cuda_norm n) {
-    const int row = (int)(blockIdx.x / (unsigned)n.tokens), channels = n.channels[0] + n.channels[1];
-    const size_t token = blockIdx.x % (unsigned)n.tokens;
-    cuda_wait_inputs();
-    cuda_launch_dependents();
-    const struct moments m = plain_moments<T>(n, row, token, 1, 0, channels);
-    const float2 by = make_float2(m.mean, rsqrtf(m.m2 * inverse((float)channels) + n.eps));
-    for (int c = (int)threadIdx.x; c < channels; c += PLAIN_THREADS)
-        plain_result<T>(n, row, token, c, by);
-}
-
-template <class T, int DEPTH>
-cudaError_t launch_tokens(const struct cuda_norm &n, int vectors, int share, cudaStream_t stream) {
-    const size_t tokens = (size_t)n.rows * (size_t)n.tokens;
-    const size_t blocks = (tokens * (size_t)share + TOKEN_THREADS - 1) / TOKEN_THREADS;
-    return cuda_launch(token_kernel<T, DEPTH>, dim3((unsigned)blocks), dim3(TOKEN_THREADS), 0, stream,
-                       static_cast<const T *>(n.x[0]), static_cast<T *>(n.y), n.gain, n.bias, tokens, vectors, share,
-                       n.eps, n.activation == ASDM_ACT_SILU);
-}
-
-template <class T> cudaError_t layer_norm(const struct cuda_norm &n, cudaStream_t stream) {
-    const int vectors = n.channels[0] / CUDA_LANES<T>;
-    const bool whole = n.channels[0] % CUDA_LANES<T> == 0 && !n.channels[1] && !n.row_bias;
-    int share = 1;
-    while (share < 32 && ceil_div(vectors, share) > 5)
-        share *= 2;
-    const int depth = ceil_div(vectors, share);
-    if (!whole || depth > 8 || (n.activation != ASDM_ACT_NONE && n.activation != ASDM_ACT_SILU))
-        return cuda_launch(plain_token_kernel<T>, dim3((unsigned)n.rows * (unsigned)n.tokens), dim3(PLAIN_THREADS), 0,
-                           stream, n);
-    switch (depth) {
-    case 1:
-        return launch_tokens<T, 1>(n, vectors, share, stream);
-    case 2:
-        return launch_tokens<T, 2>(n, vectors, share, stream);
-    case 3:
-        return launch_tokens<T, 3>(n, vectors, share, stream);
-    case 4:
-        return launch_tokens<T, 4>(n, vectors, share, stream);
-    case 5:
-        return launch_tokens<T, 5>(n, vectors, share, stream);
-    default:
-        return launch_tokens<T, 8>(n, vectors, share, stream);
-    }
 }
 
 template <class T> cudaError_t group_norm(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
@@ -909,19 +772,17 @@ template <class T> cudaError_t group_norm(const struct cuda_norm &n, const struc
 
 } // namespace
 
-extern "C" size_t cuda_norm_scratch(const struct cuda_norm *n) {
-    if (n->groups == 0)
-        return 0;
+extern "C" size_t cuda_group_norm_scratch(const struct cuda_norm *n) {
     const struct plan p = plan_of(n);
     const size_t groups = (size_t)n->rows * (size_t)n->groups;
-    return p.resident ? 0 : groups * ((size_t)p.blocks * sizeof(struct moments) + sizeof(float2));
+    if (p.resident)
+        return 0;
+    return groups * ((p.given ? 0 : (size_t)p.blocks * sizeof(struct asdm_moments)) + sizeof(float2));
 }
 
-extern "C" cudaError_t cuda_norm(const struct cuda_norm *n, cudaStream_t stream) {
+extern "C" cudaError_t cuda_group_norm(const struct cuda_norm *n, cudaStream_t stream) {
     if (n->rows == 0 || n->tokens == 0)
         return cudaSuccess;
-    if (n->groups == 0)
-        return CUDA_BY_DTYPE(n->dtype, layer_norm<T>(*n, stream));
     const struct plan p = plan_of(n);
     return CUDA_BY_DTYPE(n->dtype, group_norm<T>(*n, p, stream));
 }

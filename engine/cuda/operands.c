@@ -36,6 +36,22 @@ const int32_t *cuda_map(const struct cuda_op *op, const struct asdm_run *run, in
     return mapped ? run->row_maps[extent->rate] : NULL;
 }
 
+static struct asdm_moments *moments_of(const struct cuda_op *op, const struct asdm_extent *extent, void *value) {
+    size_t row = (size_t)cuda_tokens(*extent) * (size_t)extent->channels * op->backend->base.element_bytes;
+    if (!extent->moments.granule)
+        return NULL;
+    return (struct asdm_moments *)((unsigned char *)value + asdm_moments_offset(row * (size_t)op->site.rows));
+}
+
+const struct asdm_moments *cuda_source_moments(const struct cuda_op *op, const struct asdm_run *run, int place) {
+    int value = op->site.op->inputs[place];
+    return value == ASDM_NONE ? NULL : moments_of(op, &op->site.in[place], run->values[value]);
+}
+
+struct asdm_moments *cuda_result_moments(const struct cuda_op *op, const struct asdm_run *run) {
+    return moments_of(op, &op->site.out, cuda_result(op, run));
+}
+
 enum asdm_status cuda_check_maps(const struct asdm_site *site, unsigned places, struct asdm_error *err) {
     for (int i = 0; i < ASDM_SRC_COUNT; i++)
         if (site->op->inputs[i] != ASDM_NONE && site->in[i].mapped && !(places >> i & 1))

@@ -75,11 +75,12 @@ static void run_norm(const struct asdm_kernel *kernel, const struct asdm_run *ru
     struct cuda_norm n = norm->shape;
     n.x[0] = cuda_source(&norm->op, run, ASDM_SRC_X);
     n.x[1] = cuda_source(&norm->op, run, ASDM_SRC_X2);
-    n.row_bias = cuda_source(&norm->op, run, ASDM_SRC_ROW_BIAS);
-    n.row_bias_map = cuda_map(&norm->op, run, ASDM_SRC_ROW_BIAS);
+    n.moments[0] = cuda_source_moments(&norm->op, run, ASDM_SRC_X);
+    n.moments[1] = cuda_source_moments(&norm->op, run, ASDM_SRC_X2);
     n.y = cuda_result(&norm->op, run);
     n.scratch = run->scratch;
-    cuda_note(&norm->op, cuda_norm(&n, norm->op.backend->stream));
+    cuda_note(&norm->op,
+              n.groups ? cuda_group_norm(&n, norm->op.backend->stream) : cuda_layer_norm(&n, norm->op.backend->stream));
 }
 
 enum asdm_status cuda_plan_norm(struct cuda_backend *backend, const struct asdm_site *site, struct asdm_kernel *ret,
@@ -87,7 +88,7 @@ enum asdm_status cuda_plan_norm(struct cuda_backend *backend, const struct asdm_
     const struct asdm_op *op = site->op;
     struct asdm_kernel kernel;
     bool group = op->kind == ASDM_OP_GROUP_NORM;
-    ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROW_BIAS, err));
+    ASDM_TRY(cuda_check_maps(site, 0, err));
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct norm), group ? "group norm" : "layer norm", run_norm,
                                 &kernel, err));
     struct norm *norm = kernel.state;
@@ -98,6 +99,7 @@ enum asdm_status cuda_plan_norm(struct cuda_backend *backend, const struct asdm_
                            .channels = {(int)site->in[ASDM_SRC_X].channels,
                                         op->inputs[ASDM_SRC_X2] == ASDM_NONE ? 0 : (int)site->in[ASDM_SRC_X2].channels},
                            .groups = group ? op->groups : 0,
+                           .parts = {site->in[ASDM_SRC_X].moments, site->in[ASDM_SRC_X2].moments},
                            .eps = op->eps,
                            .activation = op->activation};
     enum asdm_status status = cuda_weight_f32(site, op->weight[0], &norm->shape.gain, err);
@@ -107,7 +109,7 @@ enum asdm_status cuda_plan_norm(struct cuda_backend *backend, const struct asdm_
         kernel.destroy(&kernel);
         return status;
     }
-    kernel.scratch_bytes = cuda_norm_scratch(&norm->shape);
+    kernel.scratch_bytes = group ? cuda_group_norm_scratch(&norm->shape) : 0;
     *ret = kernel;
     return ASDM_OK;
 }

@@ -201,6 +201,9 @@ static void run(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     p.x[0] = cuda_source(&product->op, run, ASDM_SRC_X);
     p.x[1] = cuda_source(&product->op, run, ASDM_SRC_X2);
     p.residual = cuda_source(&product->op, run, ASDM_SRC_RESIDUAL);
+    p.row_bias = cuda_source(&product->op, run, ASDM_SRC_ROW_BIAS);
+    p.row_bias_map = cuda_map(&product->op, run, ASDM_SRC_ROW_BIAS);
+    p.moments = cuda_result_moments(&product->op, run);
     p.y = cuda_result(&product->op, run);
     p.scratch = (unsigned char *)run->scratch + product->wide_bytes;
     if (product->wide_bytes)
@@ -236,16 +239,20 @@ static struct cuda_product shape_of(const struct cuda_backend *backend, const st
         .upsample = op->upsample,
         .geglu = op->geglu,
         .activation = op->activation,
+        .parts = site->out.moments,
     };
 }
 
-/* In place of slots and residuals, which only a run has: the choice of kernels asks whether there are any. */
+/* In place of slots, residuals and row biases, which only a run has: the choice of kernels asks whether there are any.
+ */
 static const int32_t planned = 0;
 
 static enum asdm_status choose(struct product *product, size_t weight_bytes, struct asdm_error *err) {
     struct cuda_product shape = product->shape;
     if (product->op.site.op->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE)
         shape.residual = &planned;
+    if (product->op.site.op->inputs[ASDM_SRC_ROW_BIAS] != ASDM_NONE)
+        shape.row_bias = &planned;
     return cuda_method_choose(product->op.backend, &product->op.site, &shape, weight_bytes, &product->method, err);
 }
 
@@ -328,7 +335,7 @@ enum asdm_status cuda_plan_product(struct cuda_backend *backend, const struct as
                                    struct asdm_error *err) {
     struct asdm_kernel kernel;
     size_t weight_bytes = 0;
-    ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROUTING, err));
+    ASDM_TRY(cuda_check_maps(site, 1u << ASDM_SRC_ROUTING | 1u << ASDM_SRC_ROW_BIAS, err));
     ASDM_TRY(cuda_kernel_create(backend, site, sizeof(struct product), "", run, &kernel, err));
     struct product *product = kernel.state;
     struct cuda_product *p = &product->shape;

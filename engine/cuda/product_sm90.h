@@ -22,18 +22,19 @@ struct cuda_product_extent {
     int phases, weight_rows, steps;
     int experts; /* that the kernel multiplies: all steps once for each; 0: none */
     bool residual, geglu;
+    bool rows_apart;   /* rows have biases of their own */
+    int granule, slab; /* of the parts whose moments are kept; 0: none are */
 };
 struct cuda_product_extent cuda_product_extent_of(const struct cuda_product *p);
 
 struct cuda_product_choice {
-    int width;     /* outputs of a tile (of 128 pixels) */
-    int chunks;    /* of K; the order of the sum follows from it: a function of the operation without `rows`, unless
-                    * batch_dependent */
-    int spread;    /* CTAs that share a tile's chunks: 1 or chunks */
-    int alternate; /* warpgroups take whole tiles in turn; with one chunk */
+    int width;  /* outputs of a tile (of 128 pixels) */
+    int chunks; /* of K; the order of the sum follows from it: a function of the operation without `rows`, unless
+                 * batch_dependent */
+    int spread; /* CTAs that share a tile's chunks: 1 or chunks */
 };
 
-/* The built-in choice for the operation; of addresses, whether there is a residual counts. */
+/* The built-in choice for the operation; of addresses, whether there is a residual and a row bias counts. */
 struct cuda_product_choice cuda_product_sm90_choice(const struct cuda_product *p);
 /* The cheapest of those with `chunks` chunks. */
 struct cuda_product_choice cuda_product_sm90_choice_of(const struct cuda_product *p, int chunks);

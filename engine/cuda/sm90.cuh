@@ -105,6 +105,30 @@ SM90_INLINE void sm90_load_im2col(uint32_t dst, const CUtensorMap *map, uint32_t
                  : "memory");
 }
 
+/* `bytes` in a row, a multiple of 16 from a multiple of 16. */
+SM90_INLINE void sm90_load_bytes(uint32_t dst, const void *src, int bytes, uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(dst),
+                 "l"(src), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+/* The way back: what lies outside of the tensor is not written. Stores are committed in groups, and waited for by the
+ * thread that put them in: until all have been read, or until all are done. */
+SM90_INLINE void sm90_store_2d(const CUtensorMap *map, uint32_t src, int x0, int x1) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+                 "r"(src), "r"(x0), "r"(x1)
+                 : "memory");
+}
+SM90_INLINE void sm90_store_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+SM90_INLINE void sm90_store_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+SM90_INLINE void sm90_store_wait() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
 /* Orders this thread's ordinary accesses to shared memory before those of the copy engine and the tensor cores. */
 SM90_INLINE void sm90_fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

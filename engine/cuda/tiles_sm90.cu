@@ -32,27 +32,25 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps * (e.experts ? e.experts : 1), c.spread);
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
-    if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 782 + c.width * (e.residual ? 67 : e.geglu ? 46 : 42); /* half of a residual is fetched late */
-        return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
-    }
     return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
 }
 
 /* Whether the kernels can do it: registers for the sums. */
 bool possible(const extent &e, const choice &c) {
     const bool walks = c.chunks > 1 && c.spread == 1;
-    if (e.experts && (c.alternate || c.width > CUDA_EXPERTS_WIDTH))
+    if (e.experts && c.width > CUDA_EXPERTS_WIDTH)
         return false;
-    return !(c.width == 256 && (walks || c.alternate)) && c.chunks <= e.steps;
+    if (e.granule && (c.width % e.granule || CUDA_TILE_PIXELS / c.spread < e.slab))
+        return false;
+    return !(c.width == 256 && walks) && c.chunks <= e.steps;
 }
 
 int candidates(const extent &e, int chunks, choice *ret, int capacity) {
     static const int widths[] = {160, 256, 128, 80, 64, 32};
     int count = 0;
     for (int width : widths) {
-        for (int i = 0; i < 2; i++) {
-            const choice c = {width, chunks, i && chunks > 1 ? chunks : 1, i && chunks == 1};
+        for (int i = 0; i < (chunks > 1 ? 2 : 1); i++) {
+            const choice c = {width, chunks, i ? chunks : 1};
             if (!possible(e, c))
                 continue;
             if (count < capacity)
@@ -99,8 +97,23 @@ choice choose(const struct cuda_product *p) {
 
 extern "C" {
 
+bool cuda_product_sm90_adds_rows(const struct cuda_product *p) {
+    return cuda_product_sm90_fits(p) && !p->upsample && !p->geglu &&
+           p->out_height * p->out_width % (CUDA_TILE_PIXELS / 2) == 0; /* what a warpgroup finishes is one row's */
+}
+
+bool cuda_product_sm90_measures(const struct cuda_product *p) {
+    const int width = p->experts.shares.experts ? CUDA_EXPERTS_WIDTH : 2 * CUDA_EXPERTS_WIDTH; /* of some tile */
+    const int pixels = p->out_height * p->out_width / (p->upsample ? 4 : 1);
+    return p->parts.granule && cuda_product_sm90_fits(p) && !p->geglu && width % p->parts.granule == 0 &&
+           pixels % p->parts.slab == 0 && (!p->row_bias || cuda_product_sm90_adds_rows(p));
+}
+
 struct cuda_product_extent cuda_product_extent_of(const struct cuda_product *p) {
     extent e;
+    e.rows_apart = p->row_bias && cuda_product_sm90_adds_rows(p);
+    e.granule = cuda_product_sm90_measures(p) ? p->parts.granule : 0;
+    e.slab = e.granule ? p->parts.slab : 0;
     e.phases = p->upsample ? 4 : 1;
     e.pixels = p->out_height * p->out_width / e.phases;
     e.weight_rows = (int)cuda_product_rows(p);
@@ -157,7 +170,7 @@ bool cuda_product_sm90_possible(const struct cuda_product *p, const struct cuda_
         return false;
     const int count = candidates(cuda_product_extent_of(p), c->chunks, all, CANDIDATES);
     for (int i = 0; i < count; i++)
-        if (all[i].width == c->width && all[i].spread == c->spread && all[i].alternate == c->alternate)
+        if (all[i].width == c->width && all[i].spread == c->spread)
             return true;
     return false;
 }

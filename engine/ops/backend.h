@@ -8,6 +8,7 @@
 
 #include <asdm/model.h>
 #include "ops/choices.h"
+#include "ops/moments.h"
 #include "ops/program.h"
 #include "ops/weights.h"
 
@@ -38,6 +39,7 @@ struct asdm_site {
         int64_t height, width, channels;
         bool mapped; /* read through the row map of `rate` */
         enum asdm_rate rate;
+        struct asdm_moments_layout moments; /* kept behind the value's rows */
     } in[ASDM_SRC_COUNT], out;
 };
 

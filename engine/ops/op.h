@@ -67,7 +67,8 @@ enum {
                             * routing) */
     ASDM_SRC_STEP = 1,     /* guidance, sampler_update: the rows' struct asdm_step_row */
     ASDM_SRC_RESIDUAL = 2, /* added to the result (conv2d, linear, add) */
-    ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add) */
+    ASDM_SRC_ROW_BIAS = 3, /* a vector per row, added to x (group_norm: before the statistics; add), to the result of a
+                            * conv2d before the residual */
     ASDM_SRC_Q = 0,
     ASDM_SRC_K = 1,
     ASDM_SRC_V = 2,       /* attention */

@@ -12,9 +12,9 @@ enum { ALIGNMENT = 128 };
 /* Where a value lives, and from which to which step of the plan. */
 struct placement {
     bool bound, used;
-    int first, last; /* steps; the value that an in-place result continues ends where it starts */
-    int alias_of;    /* value whose memory this one takes over, or ASDM_NONE */
-    size_t bytes, offset;
+    int first, last;                 /* steps; the value that an in-place result continues ends where it starts */
+    int alias_of;                    /* value whose memory this one takes over, or ASDM_NONE */
+    size_t row_bytes, bytes, offset; /* row_bytes: of all rows; bytes: with what lies behind them */
 };
 
 /* Devices only: what the caller brings and takes, in one block of staging memory and one alike of the device's. Row
@@ -76,11 +76,14 @@ size_t asdm_plan_row_bytes(const struct asdm_plan *plan, int value) {
 
 static struct asdm_extent extent_of(const struct asdm_plan *plan, int value) {
     const struct asdm_value *v = &plan->program->values[value];
-    return (struct asdm_extent){.height = asdm_dim_resolve(v->height, plan->height, plan->width),
-                                .width = asdm_dim_resolve(v->width, plan->height, plan->width),
+    int64_t height = asdm_dim_resolve(v->height, plan->height, plan->width);
+    int64_t width = asdm_dim_resolve(v->width, plan->height, plan->width);
+    return (struct asdm_extent){.height = height,
+                                .width = width,
                                 .channels = v->channels,
                                 .mapped = v->rate != plan->rate,
-                                .rate = v->rate};
+                                .rate = v->rate,
+                                .moments = asdm_moments_layout(v->common, height * width, v->channels)};
 }
 
 /* ---- planning */
@@ -105,6 +108,20 @@ static enum asdm_status too_large(const struct asdm_plan *plan, struct asdm_erro
                      plan->rows, plan->height, plan->width);
 }
 
+/* Bytes of all rows of a value and of the moments behind them; false: more than can be addressed. */
+static bool find_bytes(const struct asdm_plan *plan, int value, struct placement *place) {
+    if (!row_bytes(plan, value, &place->bytes) || !asdm_size_mul(place->bytes, (size_t)plan->rows, &place->row_bytes) ||
+        place->row_bytes > SIZE_MAX / 4)
+        return false;
+    struct asdm_moments_layout layout = extent_of(plan, value).moments;
+    size_t moments = (size_t)plan->rows * sizeof(struct asdm_moments); /* fewer than the value has elements */
+    place->bytes = place->row_bytes;
+    if (layout.granule)
+        place->bytes = asdm_moments_offset(place->row_bytes) + moments * (size_t)layout.slabs * (size_t)layout.granules;
+    place->bytes = asdm_size_align(place->bytes, ALIGNMENT);
+    return true;
+}
+
 /* Sizes and lifetimes. A value is bound when the caller or another rate makes or reads it. */
 static enum asdm_status find_lifetimes(struct asdm_plan *plan, struct asdm_error *err) {
     const struct asdm_program *p = plan->program;
@@ -112,10 +129,8 @@ static enum asdm_status find_lifetimes(struct asdm_plan *plan, struct asdm_error
         struct placement *place = &plan->places[v];
         *place = (struct placement){.first = -1, .last = -1, .alias_of = ASDM_NONE};
         place->bound = p->values[v].producer == ASDM_NONE || p->values[v].output || p->values[v].rate != plan->rate;
-        if (!row_bytes(plan, v, &place->bytes) || !asdm_size_mul(place->bytes, (size_t)plan->rows, &place->bytes) ||
-            place->bytes > SIZE_MAX / 4)
+        if (!find_bytes(plan, v, place))
             return too_large(plan, err);
-        place->bytes = asdm_size_align(place->bytes, ALIGNMENT);
     }
     for (int i = 0; i < p->op_count; i++)
         for (int j = 0; j < ASDM_SRC_COUNT; j++)
@@ -177,7 +192,7 @@ static void alias_in_place(struct asdm_plan *plan) {
         int reads = 0;
         for (int j = 0; j < ASDM_SRC_COUNT; j++)
             reads += op->inputs[j] == source;
-        if (from->bound || to->bound || from->last != step || from->bytes != to->bytes || reads != 1)
+        if (from->bound || to->bound || from->last != step || from->row_bytes != to->row_bytes || reads != 1)
             continue;
         to->alias_of = source;
     }
@@ -222,6 +237,8 @@ static enum asdm_status place_values(struct asdm_plan *plan, struct asdm_error *
         struct placement *place = &plan->places[v], *root = &plan->places[root_of(plan, v)];
         if (place->used && root->last < place->last)
             root->last = place->last;
+        if (place->used && root->bytes < place->bytes)
+            root->bytes = place->bytes;
     }
     for (int v = 0; v < value_count; v++)
         if (plan->places[v].used && !plan->places[v].bound && plan->places[v].alias_of == ASDM_NONE)

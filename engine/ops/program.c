@@ -149,7 +149,9 @@ static struct asdm_value value_of(const struct asdm_program *p, int x) {
 
 int asdm_build_input(struct asdm_program *p, struct asdm_dim height, struct asdm_dim width, int channels,
                      enum asdm_rate rate) {
-    return add_value(p, (struct asdm_value){height, width, channels, rate, ASDM_NONE, false});
+    return add_value(p,
+                     (struct asdm_value){
+                         .height = height, .width = width, .channels = channels, .rate = rate, .producer = ASDM_NONE});
 }
 
 void asdm_build_output(struct asdm_program *p, int x) {

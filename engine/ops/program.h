@@ -15,6 +15,8 @@ struct asdm_value {
     int channels;
     enum asdm_rate rate;
     int producer; /* operation, or ASDM_NONE for an input */
+    int common;   /* channels that are of one group in every norm which reads the moments of its parts (ops/moments.h);
+                   * 0: moments are not kept */
     bool output;  /* read by the caller after a run */
 };
 

@@ -43,6 +43,19 @@ static void fuse_row_bias(struct asdm_program *p, struct asdm_op *op) {
     op->inputs[ASDM_SRC_ROW_BIAS] = add->inputs[ASDM_SRC_ROW_BIAS];
 }
 
+static void fuse_row_bias_into_conv(struct asdm_program *p, struct asdm_op *op) {
+    if (op->kind != ASDM_OP_ADD || op->inputs[ASDM_SRC_ROW_BIAS] == ASDM_NONE)
+        return;
+    struct asdm_op *conv = sole_producer(p, op->inputs[ASDM_SRC_X], ASDM_OP_CONV2D);
+    const struct asdm_value *bias = &p->values[op->inputs[ASDM_SRC_ROW_BIAS]];
+    if (!conv || conv->inputs[ASDM_SRC_ROW_BIAS] != ASDM_NONE || conv->inputs[ASDM_SRC_RESIDUAL] != ASDM_NONE ||
+        conv->upsample || !same_rate(p, conv, op) ||
+        (bias->rate == asdm_program_op_rate(p, conv) && bias->producer > (int)(conv - p->ops)))
+        return;
+    conv->inputs[ASDM_SRC_ROW_BIAS] = op->inputs[ASDM_SRC_ROW_BIAS];
+    take_over(p, conv, op);
+}
+
 static void fuse_activation(struct asdm_program *p, struct asdm_op *op, enum asdm_op_kind kind) {
     if (op->kind != ASDM_OP_ACTIVATION)
         return;
@@ -148,6 +161,40 @@ static void merge_qkv(struct asdm_program *p, struct asdm_op *op) {
         merge_products(p, op, ASDM_SRC_K);
 }
 
+static int common_divisor(int a, int b) {
+    return b == 0 ? a : common_divisor(b, a % b);
+}
+
+/* Whether `value` is made by a product, and read at the rate at which it is made: then it lives in one plan's memory.
+ */
+static bool may_have_moments(const struct asdm_program *p, int value) {
+    const struct asdm_value *v = &p->values[value];
+    if (v->producer == ASDM_NONE || v->output)
+        return false;
+    const struct asdm_op *op = &p->ops[v->producer];
+    if ((op->kind != ASDM_OP_CONV2D && op->kind != ASDM_OP_LINEAR) || op->geglu)
+        return false;
+    for (int i = 0; i < p->op_count; i++)
+        for (int j = 0; j < ASDM_SRC_COUNT; j++)
+            if (p->ops[i].inputs[j] == value && asdm_program_op_rate(p, &p->ops[i]) != v->rate)
+                return false;
+    return true;
+}
+
+/* Parts of the sources so small that each lies in one group of every norm that reads them. */
+static void keep_moments(struct asdm_program *p, const struct asdm_op *norm) {
+    if (norm->kind != ASDM_OP_GROUP_NORM || norm->inputs[ASDM_SRC_ROW_BIAS] != ASDM_NONE)
+        return;
+    int x = norm->inputs[ASDM_SRC_X], x2 = norm->inputs[ASDM_SRC_X2];
+    if (!may_have_moments(p, x) || (x2 != ASDM_NONE && !may_have_moments(p, x2)))
+        return;
+    int group = p->values[norm->output].channels / norm->groups;
+    int common = common_divisor(group, p->values[x].channels);
+    p->values[x].common = common_divisor(common, p->values[x].common);
+    if (x2 != ASDM_NONE)
+        p->values[x2].common = common_divisor(common, p->values[x2].common);
+}
+
 /* Marks what outputs need, from the end, and closes the gaps. Values keep their numbers. */
 static enum asdm_status drop_dead(struct asdm_program *p, struct asdm_error *err) {
     bool *needed = calloc((size_t)p->value_count + 1, sizeof *needed);
@@ -172,21 +219,27 @@ static enum asdm_status drop_dead(struct asdm_program *p, struct asdm_error *err
 }
 
 enum asdm_status asdm_program_rewrite(struct asdm_program *p, unsigned rewrites, struct asdm_error *err) {
-    /* The order matters: row biases before activations and residuals hide the adds, merges of products last. */
-    static const enum asdm_rewrite order[] = {ASDM_REWRITE_ROW_BIAS_NORM,
+    /* The order matters: row biases before activations and residuals hide the adds, merges of products late, and
+     * moments when it is settled what reads what. */
+    static const enum asdm_rewrite order[] = {ASDM_REWRITE_ROW_BIAS_CONV,
+                                              ASDM_REWRITE_ROW_BIAS_NORM,
                                               ASDM_REWRITE_NORM_ACTIVATION,
                                               ASDM_REWRITE_PRODUCT_ACTIVATION,
                                               ASDM_REWRITE_GEGLU,
                                               ASDM_REWRITE_RESIDUAL,
                                               ASDM_REWRITE_UPSAMPLE_CONV,
                                               ASDM_REWRITE_CONCAT,
-                                              ASDM_REWRITE_QKV};
+                                              ASDM_REWRITE_QKV,
+                                              ASDM_REWRITE_MOMENTS};
     for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
         if (!(rewrites & order[k]))
             continue;
         for (int i = 0; i < p->op_count; i++) {
             struct asdm_op *op = &p->ops[i];
             switch (order[k]) {
+            case ASDM_REWRITE_ROW_BIAS_CONV:
+                fuse_row_bias_into_conv(p, op);
+                break;
             case ASDM_REWRITE_ROW_BIAS_NORM:
                 fuse_row_bias(p, op);
                 break;
@@ -208,8 +261,11 @@ enum asdm_status asdm_program_rewrite(struct asdm_program *p, unsigned rewrites,
             case ASDM_REWRITE_CONCAT:
                 fuse_concat(p, op);
                 break;
-            default:
+            case ASDM_REWRITE_QKV:
                 merge_qkv(p, op);
+                break;
+            default:
+                keep_moments(p, op);
             }
         }
         ASDM_TRY(drop_dead(p, err));

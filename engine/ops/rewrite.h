@@ -14,7 +14,9 @@ enum asdm_rewrite {
     ASDM_REWRITE_QKV = 1 << 5,                /* q, k, v (or k, v) products of one source into one */
     ASDM_REWRITE_UPSAMPLE_CONV = 1 << 6,      /* upsample, then conv2d */
     ASDM_REWRITE_CONCAT = 1 << 7,             /* concat read as two sources by group_norm, linear, global_pool */
-    ASDM_REWRITE_ALL = (1 << 8) - 1
+    ASDM_REWRITE_ROW_BIAS_CONV = 1 << 8,      /* conv2d, then + time embedding: before ROW_BIAS_NORM */
+    ASDM_REWRITE_MOMENTS = 1 << 9,            /* what group_norms read of a conv2d or linear has its parts' moments */
+    ASDM_REWRITE_ALL = (1 << 10) - 1
 };
 
 /* Applies the rewrites in the mask `rewrites`, each wherever it fits, and drops what became dead. */

@@ -200,13 +200,15 @@ static void conv2d_rows(const struct ref_op *op, const struct asdm_run *run, int
             double *sum = malloc((size_t)out.channels * sizeof *sum);
             ASDM_ASSERT(sum);
             const float *residual = source(op, run, ASDM_SRC_RESIDUAL, row);
+            const float *row_bias = source(op, run, ASDM_SRC_ROW_BIAS, row);
             for (int64_t x = 0; x < out.width; x++) {
                 int64_t at = (y * out.width + x) * out.channels;
                 start_sum(sum, op->bias[0], out.channels);
                 conv_pixel(op, source(op, run, ASDM_SRC_X, row), y * o->stride - o->pad_before,
                            x * o->stride - o->pad_before, sum);
                 for (int64_t c = 0; c < out.channels; c++)
-                    result(op, run, row)[at + c] = (float)(sum[c] + (residual ? residual[at + c] : 0));
+                    result(op, run, row)[at + c] =
+                        (float)(sum[c] + (row_bias ? row_bias[c] : 0) + (residual ? residual[at + c] : 0));
             }
             free(sum);
         }

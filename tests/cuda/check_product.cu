@@ -255,8 +255,7 @@ static int failures;
 
 static void fail(const op &o, const char *what, const struct cuda_product_choice &c) {
     if (failures++ < 40)
-        printf("FAIL %-28s %s: width %d chunks %d spread %d alternate %d\n", o.name, what, c.width, c.chunks, c.spread,
-               c.alternate);
+        printf("FAIL %-28s %s: width %d chunks %d spread %d\n", o.name, what, c.width, c.chunks, c.spread);
 }
 
 static double error_of(data &d, size_t *nan) {
@@ -378,12 +377,11 @@ static void time_case(const op &o, int rows, bool tune) {
     const int launches = flop > 1e11 ? 6 : 24;
     struct cuda_product_choice c = cuda_product_sm90_choice(&d.p);
     const double us = time_of(d, nullptr, room, launches);
-    printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
-           c.spread, c.alternate);
+    printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
+           c.spread);
     d.p.batch_dependent = true;
     c = cuda_product_sm90_choice(&d.p);
-    printf("  batch-dependent %8.2f us %3d/%d/%d/%d", time_of(d, nullptr, room, launches), c.width, c.chunks, c.spread,
-           c.alternate);
+    printf("  batch-dependent %8.2f us %3d/%d/%d", time_of(d, nullptr, room, launches), c.width, c.chunks, c.spread);
     d.p.batch_dependent = false;
     for (int chunks = 1; tune && chunks <= 8; chunks *= 2) {
         struct cuda_product_choice all[32], best = {};
@@ -397,7 +395,7 @@ static void time_case(const op &o, int rows, bool tune) {
             }
         }
         if (best_us < 1e8)
-            printf(" | %d/%d/%d/%d %.2f", best.width, best.chunks, best.spread, best.alternate, best_us);
+            printf(" | %d/%d/%d %.2f", best.width, best.chunks, best.spread, best_us);
     }
     printf("\n");
     fflush(stdout);

@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <thread>
+#include <numeric>
 #include <vector>
 
 #include "cuda/launch.cuh"
@@ -331,43 +332,55 @@ void check_simple() {
 struct norm_case {
     int rows, tokens, c0, c1, groups;
     enum asdm_activation activation;
-    bool row_bias, mapped;
+    bool given; /* the moments of the sources' parts, as far as they have any */
     float mean, scale;
 };
 
 /* What a launch needs, filled with numbers. */
 struct norm_data {
     struct cuda_norm n;
-    array x, x2, row_bias, gain, bias, map, y, scratch;
-    std::vector<int32_t> rows_of;
+    array x, x2, gain, bias, moments[2], y, scratch;
 
     static struct cuda_norm sizes(enum cuda_dtype dtype, const norm_case &c) {
         struct cuda_norm n = {};
         n.dtype = dtype, n.rows = c.rows, n.tokens = c.tokens, n.channels[0] = c.c0, n.channels[1] = c.c1;
         n.groups = c.groups, n.eps = 1e-5f, n.activation = c.activation;
+        const int group = c.groups ? (c.c0 + c.c1) / c.groups : 0;
+        for (int i = 0; i < 2 && c.given; i++)
+            n.parts[i] = asdm_moments_layout(std::gcd(group, c.c0), n.tokens, n.channels[i]);
         return n;
+    }
+    static size_t moments_of(const struct cuda_norm &n, int source) {
+        return (size_t)n.parts[source].slabs * n.parts[source].granules; /* of a row */
+    }
+    static size_t scratch_of(const struct cuda_norm &n) {
+        return n.groups ? cuda_group_norm_scratch(&n) : 0;
+    }
+    static cudaError_t launch(const struct cuda_norm &n, cudaStream_t stream) {
+        return n.groups ? cuda_group_norm(&n, stream) : cuda_layer_norm(&n, stream);
     }
     norm_data(enum cuda_dtype dtype, const norm_case &c)
         : n(sizes(dtype, c)), x(dtype, (size_t)c.rows * c.tokens * c.c0), x2(dtype, (size_t)c.rows * c.tokens * c.c1),
-          row_bias(dtype, (size_t)c.rows * (c.c0 + c.c1)), gain(CUDA_F32, c.c0 + c.c1), bias(CUDA_F32, c.c0 + c.c1),
-          map(CUDA_F32, c.rows), y(dtype, (size_t)c.rows * c.tokens * (c.c0 + c.c1)),
-          scratch(CUDA_F32, cuda_norm_scratch(&n) / 4), rows_of(c.rows) {
-        x.fill(c.scale, c.mean), x2.fill(c.scale, c.mean), row_bias.fill(c.scale, 0), gain.fill(0.3f, 1);
+          gain(CUDA_F32, c.c0 + c.c1), bias(CUDA_F32, c.c0 + c.c1), moments{{CUDA_F32, 2 * c.rows * moments_of(n, 0)},
+                                                                            {CUDA_F32, 2 * c.rows * moments_of(n, 1)}},
+          y(dtype, (size_t)c.rows * c.tokens * (c.c0 + c.c1)), scratch(CUDA_F32, scratch_of(n) / 4) {
+        x.fill(c.scale, c.mean), x2.fill(c.scale, c.mean), gain.fill(0.3f, 1);
         bias.fill(0.3f, 0);
-        for (int i = 0; i < c.rows; i++)
-            rows_of[i] = c.mapped ? (i * 7 + 1) % c.rows : i;
-        CHECK(cudaMemcpy(map.device, rows_of.data(), (size_t)c.rows * 4, cudaMemcpyHostToDevice));
         n.x[0] = x.device, n.x[1] = x2.device, n.y = y.device, n.scratch = scratch.device;
         n.gain = (const float *)gain.device, n.bias = (const float *)bias.device;
-        if (c.row_bias)
-            n.row_bias = row_bias.device;
-        if (c.mapped)
-            n.row_bias_map = (const int32_t *)map.device;
+    }
+    /* When x is as it shall be. */
+    void take_moments() {
+        for (int i = 0; i < 2; i++) {
+            n.moments[i] = (const struct asdm_moments *)moments[i].device;
+            if (n.parts[i].granule)
+                CHECK(cuda_moments(n.dtype, n.x[i], n.rows, n.channels[i], n.parts[i],
+                                   (struct asdm_moments *)moments[i].device, main_stream));
+        }
     }
     double value(size_t row, size_t token, size_t c) const {
         const size_t c0 = n.channels[0], at = row * n.tokens + token;
-        const double v = c < c0 ? x.values[at * c0 + c] : x2.values[at * n.channels[1] + c - c0];
-        return v + (n.row_bias ? row_bias.values[rows_of[row] * (c0 + n.channels[1]) + c] : 0.0);
+        return c < c0 ? x.values[at * c0 + c] : x2.values[at * n.channels[1] + c - c0];
     }
     /* Normalises tokens [token, token + tokens) x channels [first, first + width) as one set. */
     void reference(std::vector<double> &ref, size_t row, size_t token, size_t tokens, size_t first,
@@ -409,13 +422,11 @@ struct norm_data {
             single.rows = 1;
             single.x[0] = (const char *)n.x[0] + (size_t)row * n.tokens * n.channels[0] * size;
             single.x[1] = (const char *)n.x[1] + (size_t)row * n.tokens * n.channels[1] * size;
-            single.row_bias_map = NULL;
-            if (n.row_bias)
-                single.row_bias =
-                    (const char *)n.row_bias + (size_t)rows_of[row] * (n.channels[0] + n.channels[1]) * size;
+            for (int i = 0; i < 2; i++)
+                single.moments[i] = n.moments[i] + row * moments_of(n, i);
             single.y = one.device;
             one.poison(), scratch.poison();
-            CHECK(cuda_norm(&single, main_stream));
+            CHECK(launch(single, main_stream));
             compare_bytes(name, one.device, (const char *)y.device + row * row_y, row_y);
         }
     }
@@ -424,14 +435,15 @@ struct norm_data {
 void check_norm(enum cuda_dtype dtype, const norm_case &c, bool constant = false) {
     char name[128];
     snprintf(name, sizeof(name), "norm %d x %d x (%d + %d), %d groups, act %d%s%s, mean %g", c.rows, c.tokens, c.c0,
-             c.c1, c.groups, c.activation, c.row_bias ? ", row bias" : "", constant ? ", constant" : "", c.mean);
+             c.c1, c.groups, c.activation, c.given ? ", given" : "", constant ? ", constant" : "", c.mean);
     norm_data data(dtype, c);
     if (constant) {
         for (float &v : data.x.values)
             v = c.mean;
         data.x.upload();
     }
-    CHECK(cuda_norm(&data.n, main_stream));
+    data.take_moments();
+    CHECK(norm_data::launch(data.n, main_stream));
     CHECK(cudaDeviceSynchronize());
     /* In float32 a value of 1e4 has a grain of 1e-3; of a constant only that grain is left, times 1 / sqrt(eps). */
     const double grain = fabs(c.mean) * 1.2e-7 / (constant ? sqrt(1e-5) : c.scale);
@@ -443,62 +455,70 @@ void check_norms() {
     const enum asdm_activation none = ASDM_ACT_NONE, silu = ASDM_ACT_SILU;
     const norm_case cases[] = {
         /* resident, alone and in clusters */
-        {2, 64, 1280, 0, 32, silu, false, false, 0, 1},
-        {2, 256, 1280, 640, 32, silu, false, false, 0.5f, 2},
-        {2, 64, 1280, 1280, 32, silu, true, true, 0, 1},
-        {2, 1024, 640, 0, 32, silu, true, false, 3, 1},
-        {2, 1024, 640, 320, 32, silu, false, false, 0, 1},
-        {2, 4096, 320, 0, 32, silu, true, true, 0, 1},
-        {3, 4096, 320, 0, 32, none, false, false, 0, 1},
-        {16, 1024, 320, 320, 32, silu, true, true, 0, 1},
-        {2, 4096, 640, 320, 32, silu, false, false, 0, 1},
-        {1, 4096, 512, 0, 32, silu, false, false, 0, 1},
-        {1, 16384, 512, 0, 32, silu, false, false, 0, 1},
+        {2, 64, 1280, 0, 32, silu, false, 0, 1},
+        {2, 256, 1280, 640, 32, silu, false, 0.5f, 2},
+        {2, 64, 1280, 1280, 32, silu, true, 0, 1},
+        {2, 1024, 640, 0, 32, silu, true, 3, 1},
+        {2, 1024, 640, 320, 32, silu, false, 0, 1},
+        {2, 4096, 320, 0, 32, silu, true, 0, 1},
+        {3, 4096, 320, 0, 32, none, false, 0, 1},
+        {16, 1024, 320, 320, 32, silu, true, 0, 1},
+        {2, 4096, 640, 320, 32, silu, false, 0, 1},
+        {1, 4096, 512, 0, 32, silu, false, 0, 1},
+        {1, 16384, 512, 0, 32, silu, false, 0, 1},
+        /* the moments of parts given: two sources, and so many parts that a kernel merges them */
+        {2, 256, 1280, 1280, 32, silu, true, 0, 1},
+        {2, 1024, 640, 320, 32, silu, true, 3, 1},
+        {1, 4096, 512, 0, 8, silu, true, 0, 1},
+        {2, 16384, 64, 64, 32, none, true, 1, 1},
+        {2, 256, 30, 18, 4, silu, true, 0, 1},
         /* odd numbers of tokens, one token, more blocks than tokens need */
-        {2, 1, 320, 0, 32, silu, false, false, 0, 1},
-        {2, 1001, 320, 0, 32, silu, true, false, 0, 1},
-        {2, 4097, 320, 64, 32, silu, true, true, 0, 1},
-        {2, 3, 1280, 0, 32, ASDM_ACT_RELU, false, false, 0, 1},
+        {2, 1, 320, 0, 32, silu, false, 0, 1},
+        {2, 1001, 320, 0, 32, silu, true, 0, 1},
+        {2, 4097, 320, 64, 32, silu, true, 0, 1},
+        {2, 3, 1280, 0, 32, ASDM_ACT_RELU, false, 0, 1},
         /* two groups in a vector, groups as wide as all channels */
-        {2, 100, 128, 0, 32, silu, false, false, 0, 1},
-        {2, 100, 640, 0, 1, none, false, false, 0, 1},
-        {1, 33, 2560, 0, 1, silu, true, false, 0, 1},
+        {2, 100, 128, 0, 32, silu, false, 0, 1},
+        {2, 100, 640, 0, 1, none, false, 0, 1},
+        {1, 33, 2560, 0, 1, silu, true, 0, 1},
         /* streamed */
-        {1, 20000, 256, 0, 32, silu, false, false, 0, 1},
-        {2, 17001, 128, 128, 32, silu, true, true, 1, 1},
+        {1, 20000, 256, 0, 32, silu, false, 0, 1},
+        {2, 17001, 128, 128, 32, silu, true, 1, 1},
         /* plain */
-        {2, 50, 96, 0, 32, silu, false, false, 0, 1},
-        {2, 50, 7, 0, 7, none, true, true, 0, 1},
-        {2, 37, 30, 15, 5, silu, true, false, 0, 1},
-        {2, 300, 64, 0, 64, ASDM_ACT_GELU, false, false, 0, 1},
+        {2, 50, 96, 0, 32, silu, false, 0, 1},
+        {2, 50, 7, 0, 7, none, true, 0, 1},
+        {2, 37, 30, 15, 5, silu, true, 0, 1},
+        {2, 300, 64, 0, 64, ASDM_ACT_GELU, false, 0, 1},
         /* layer norm */
-        {2, 4096, 320, 0, 0, none, false, false, 0, 1},
-        {2, 1024, 640, 0, 0, none, false, false, 0, 1},
-        {2, 257, 1280, 0, 0, none, false, false, 2, 1},
-        {2, 77, 768, 0, 0, none, false, false, 0, 1},
-        {1, 77, 1024, 0, 0, silu, false, false, 0, 1},
-        {3, 5, 8, 0, 0, none, false, false, 0, 1},
-        {3, 5, 1536, 0, 0, none, false, false, 0, 1},
-        {2, 9, 4096, 0, 0, none, false, false, 0, 1},
-        {3, 11, 13, 0, 0, none, false, false, 0, 1},
-        {2, 7, 24, 40, 0, ASDM_ACT_GELU, true, true, 0, 1},
+        {2, 4096, 320, 0, 0, none, false, 0, 1},
+        {2, 1024, 640, 0, 0, none, false, 0, 1},
+        {2, 257, 1280, 0, 0, none, false, 2, 1},
+        {2, 77, 768, 0, 0, none, false, 0, 1},
+        {1, 77, 1024, 0, 0, silu, false, 0, 1},
+        {3, 5, 8, 0, 0, none, false, 0, 1},
+        {3, 5, 1536, 0, 0, none, false, 0, 1},
+        {2, 9, 4096, 0, 0, none, false, 0, 1},
+        {3, 11, 13, 0, 0, none, false, 0, 1},
+        {2, 7, 24, 40, 0, ASDM_ACT_GELU, true, 0, 1},
     };
     for (int d = CUDA_F16; d <= CUDA_F32; d++)
         for (const norm_case &c : cases)
             if (!small_only || (size_t)c.rows * c.tokens * (c.c0 + c.c1) < 200000)
                 check_norm((enum cuda_dtype)d, c);
     for (const int groups : {32, 0, 40}) { /* large means, no variance */
-        check_norm(CUDA_F32, {2, 1000, 320, 0, groups, none, false, false, 1e4f, 1});
-        check_norm(CUDA_F32, {2, 64, 320, 0, groups, silu, true, false, -1e4f, 1});
-        check_norm(CUDA_F16, {2, 64, 320, 0, groups, silu, false, false, 1000, 1});
-        check_norm(CUDA_F16, {2, 64, 320, 0, groups, silu, false, false, 3, 1}, true);
-        check_norm(CUDA_F32, {2, 64, 320, 0, groups, none, false, false, 3, 1}, true);
-        check_norm(CUDA_BF16, {2, 640, 320, 0, groups, silu, false, false, 0, 1}, true);
-        check_norm(CUDA_BF16, {2, 64, 320, 0, groups, silu, false, false, 0, 1e4f});
+        check_norm(CUDA_F32, {2, 1000, 320, 0, groups, none, false, 1e4f, 1});
+        check_norm(CUDA_F32, {2, 1024, 320, 0, groups, none, true, 1e4f, 1});
+        check_norm(CUDA_F32, {2, 64, 320, 0, groups, silu, true, -1e4f, 1});
+        check_norm(CUDA_F16, {2, 64, 320, 0, groups, silu, false, 1000, 1});
+        check_norm(CUDA_F16, {2, 64, 320, 0, groups, silu, false, 3, 1}, true);
+        check_norm(CUDA_F32, {2, 64, 320, 0, groups, none, false, 3, 1}, true);
+        check_norm(CUDA_BF16, {2, 640, 320, 0, groups, silu, false, 0, 1}, true);
+        check_norm(CUDA_BF16, {2, 64, 320, 0, groups, silu, false, 0, 1e4f});
     }
     if (!small_only) {
-        check_norm(CUDA_F32, {1, 20000, 256, 0, 32, none, false, false, 1e4f, 1});
-        check_norm(CUDA_F16, {1, 131072, 128, 0, 32, silu, false, false, 0, 1});
+        check_norm(CUDA_F32, {1, 20000, 256, 0, 32, none, false, 1e4f, 1});
+        check_norm(CUDA_F16, {1, 131072, 128, 0, 32, silu, false, 0, 1});
+        check_norm(CUDA_F16, {1, 131072, 128, 0, 32, silu, true, 0, 1});
     }
 }
 
@@ -696,17 +716,20 @@ struct values {
     }
 };
 
-void time_norm(int rows, int tokens, int c0, int c1, int groups, bool row_bias) {
-    struct cuda_norm n = norm_data::sizes(
-        CUDA_F16, {rows, tokens, c0, c1, groups, groups ? ASDM_ACT_SILU : ASDM_ACT_NONE, row_bias, false, 0, 1});
+void time_norm(int rows, int tokens, int c0, int c1, int groups, bool given) {
+    struct cuda_norm n =
+        norm_data::sizes(CUDA_F16, {rows, tokens, c0, c1, groups, groups ? ASDM_ACT_SILU : ASDM_ACT_NONE, given, 0, 1});
     const size_t all = (size_t)rows * tokens;
-    values x(all * c0 * 2), x2(all * c1 * 2), y(all * (c0 + c1) * 2), bias((size_t)rows * (c0 + c1) * 2);
-    values gain((size_t)(c0 + c1) * 4), shift((size_t)(c0 + c1) * 4), scratch(cuda_norm_scratch(&n));
-    n.x[0] = x.device, n.x[1] = x2.device, n.y = y.device, n.row_bias = row_bias ? bias.device : NULL;
+    values x(all * c0 * 2), x2(all * c1 * 2), y(all * (c0 + c1) * 2);
+    values gain((size_t)(c0 + c1) * 4), shift((size_t)(c0 + c1) * 4), scratch(norm_data::scratch_of(n));
+    values moments(8 * rows * norm_data::moments_of(n, 0)), moments2(8 * rows * norm_data::moments_of(n, 1));
+    n.x[0] = x.device, n.x[1] = x2.device, n.y = y.device;
+    n.moments[0] = (const struct asdm_moments *)moments.device;
+    n.moments[1] = (const struct asdm_moments *)moments2.device;
     n.gain = (const float *)gain.device, n.bias = (const float *)shift.device, n.scratch = scratch.device;
-    const double us = graph_time([&](cudaStream_t stream) { return cuda_norm(&n, stream); });
+    const double us = graph_time([&](cudaStream_t stream) { return norm_data::launch(n, stream); });
     printf("%-5s %2d x %6d x %4d: %7.2f us, %5.0f GB/s%s\n", groups ? "group" : "layer", rows, tokens, c0 + c1, us,
-           (double)(all * (c0 + c1) * 4) / us * 1e-3, cuda_norm_scratch(&n) ? " (streamed)" : "");
+           (double)(all * (c0 + c1) * 4) / us * 1e-3, given ? " (given)" : "");
 }
 
 void time_product(const char *name, int rows, int size, int in, int out, int kernel) {
@@ -727,10 +750,12 @@ void time_all() {
                              {256, 1280, 640}, {256, 1280, 1280}, {64, 1280, 0},     {64, 1280, 1280}};
     for (const int rows : {2, 16})
         for (const auto &s : shapes)
-            time_norm(rows, s[0], s[1], s[2], 32, s[2] == 0);
+            for (const bool given : {false, true})
+                time_norm(rows, s[0], s[1], s[2], 32, given);
     const int decoder[][2] = {{4096, 512}, {16384, 512}, {65536, 512}, {65536, 256}, {262144, 256}, {262144, 128}};
     for (const auto &s : decoder)
-        time_norm(1, s[0], s[1], 0, 32, false);
+        for (const bool given : {false, true})
+            time_norm(1, s[0], s[1], 0, 32, given);
     const int layers[][2] = {{4096, 320}, {1024, 640}, {256, 1280}, {64, 1280}, {77, 768}};
     for (const int rows : {2, 16})
         for (const auto &s : layers)

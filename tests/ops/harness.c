@@ -213,6 +213,8 @@ float *trial_run(const struct trial *trial, const char *device, enum asdm_model_
     check(class->create(number, 0, dtype, &backend, &err), &err);
     s.backend = backend;
     check(asdm_weight_store_create(&source, backend, &store, &err), &err);
+    if (class->rewrites) /* `ref` asks for none, and accepts all */
+        rewrites &= class->rewrites;
     check(asdm_program_rewrite(s.program, rewrites, &err), &err);
     for (int rate = 0; rate < ASDM_RATE_COUNT; rate++)
         if (has_rate(s.program, rate)) {

@@ -135,6 +135,58 @@ static int group_norm_time(struct trial *t, uint64_t *r, int *length) {
                                  ASDM_ACT_SILU);
 }
 
+/* Maps of which products keep moments of their parts, and now and then one of which they do not. */
+static void moments_map(struct trial *t, uint64_t *r) {
+    t->height = 4 * test_random_int(r, 3, 7);
+    t->width = 4 * test_random_int(r, 5, 9);
+    if (test_random(r) % 6 == 0)
+        t->height = t->width = 64; /* larger parts */
+    if (test_random(r) % 6 == 0)
+        t->height++;
+}
+
+/* The first half of a resnet. */
+static int conv_time_norm(struct trial *t, uint64_t *r, int *length) {
+    static const int sizes[] = {1, 2, 4, 8, 10, 20, 40, 3, 6};
+    int in = random_width(r), size = sizes[test_random(r) % 9], groups = test_random_int(r, 1, 8 + 40 / size);
+    int channels = groups * size;
+    moments_map(t, r);
+    *length = larger(9 * in, channels / groups * t->height * t->width);
+    /* Of the map's size: beside a larger one the sum, which is stored, would keep little of the map. */
+    int time = asdm_build_layer_norm(t->program, sequence_input(t, 1, 16, ASDM_RATE_SCHEDULE), "time norm", 1e-5f);
+    time = asdm_build_linear(t->program, time, "time", channels, true);
+    int x = asdm_build_conv2d(t->program, map_input(t, 0, in), "conv", channels, 3, 1, 1, 1);
+    x = asdm_build_group_norm(t->program, asdm_build_add_row_bias(t->program, x, time), "norm", groups, 1e-5f);
+    return asdm_build_activation(t->program, x, ASDM_ACT_SILU);
+}
+
+/* One of the products whose results up blocks join. */
+static int some_product(struct trial *t, uint64_t *r, const char *name, int channels) {
+    int in = 8 * test_random_int(r, 1, 24);
+    switch (test_random(r) % 3) {
+    case 0: {
+        int x = map_input(t, 0, channels);
+        return asdm_build_add(t->program, asdm_build_conv2d(t->program, x, name, channels, 3, 1, 1, 1), x);
+    }
+    case 1:
+        return asdm_build_pointwise(t->program, map_input(t, 0, in), name, channels);
+    default:
+        return asdm_build_conv2d(t->program, asdm_build_upsample(t->program, map_input(t, 1, in)), name, channels, 3, 1,
+                                 1, 1);
+    }
+}
+
+/* A concat of products, read by a norm whose groups are not theirs; one of them has a norm of its own as well. */
+static int products_concat_norm(struct trial *t, uint64_t *r, int *length) {
+    int unit = 8 * test_random_int(r, 1, 5), a = unit * test_random_int(r, 1, 4), b = unit * test_random_int(r, 1, 4);
+    int groups = test_random(r) % 2 ? 8 : 4;
+    moments_map(t, r);
+    *length = larger(9 * larger(192, larger(a, b)), (a + b) / groups * t->height * t->width);
+    int x = some_product(t, r, "a", a), y = some_product(t, r, "b", b);
+    int joined = asdm_build_group_norm(t->program, asdm_build_concat(t->program, x, y), "norm", groups, 1e-5f);
+    return asdm_build_concat(t->program, joined, asdm_build_group_norm(t->program, y, "own", 8, 1e-5f));
+}
+
 static int layer_norm(struct trial *t, uint64_t *r, int *length) {
     int channels = random_width(r) + 1;
     random_map(t, r);
@@ -338,6 +390,8 @@ const struct recipe recipes[] = {
     {"concat, norm, conv + shortcut", concat_resnet, 1},
     {"group norm", group_norm, 1},
     {"time, group norm", group_norm_time, 1},
+    {"conv, time, group norm", conv_time_norm, 2},
+    {"products, concat, group norm", products_concat_norm, 2},
     {"layer norm", layer_norm, 1},
     {"self-attention", self_attention, 1},
     {"cross-attention", cross_attention, 1},

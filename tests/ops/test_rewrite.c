@@ -29,6 +29,7 @@ struct rewrite_case {
 
 static const struct rewrite_case cases[] = {
     {"row bias into norm", "time, group norm", ASDM_REWRITE_ROW_BIAS_NORM, 1},
+    {"row bias into conv", "conv, time, group norm", ASDM_REWRITE_ROW_BIAS_CONV, 1},
     {"norm and activation", "time, group norm", ASDM_REWRITE_NORM_ACTIVATION, 1},
     {"product and activation", "linear, activation", ASDM_REWRITE_PRODUCT_ACTIVATION, 1},
     {"geglu", "linear, geglu", ASDM_REWRITE_GEGLU, 1},

@@ -1,0 +1,70 @@
+/* Moments on the device (ops/moments.h): of small sets, and of what they make up, merged by the formula of Chan, Golub
+ * and LeVeque (1979). */
+#ifndef ASDM_CUDA_MOMENTS_CUH
+#define ASDM_CUDA_MOMENTS_CUH
+
+#include "cuda/launch.cuh"
+#include "ops/moments.h"
+
+enum { CUDA_PART_LANES = 8 };
+
+static __device__ __forceinline__ float cuda_inverse(float count) {
+    return count > 0.0f ? 1.0f / count : 0.0f;
+}
+
+/* Of `count` values with the given sums of the differences from `shift` and of their squares. */
+static __device__ __forceinline__ struct asdm_moments cuda_moments_about(float shift, float sum, float squares,
+                                                                         float count) {
+    const float mean = sum * cuda_inverse(count);
+    return {shift + mean, fmaxf(fmaf(-sum, mean, squares), 0.0f)};
+}
+
+/* What a set adds to the merged squared deviations. */
+static __device__ __forceinline__ float cuda_deviations(struct asdm_moments set, float count, float mean) {
+    const float d = set.mean - mean;
+    return fmaf(count * d, d, set.m2);
+}
+
+/* Two neighbouring elements. */
+template <class T> static __device__ __forceinline__ float2 cuda_load_pair(const T *p) {
+    if constexpr (sizeof(T) == 4)
+        return *reinterpret_cast<const float2 *>(p);
+    else
+        return cuda_unpack(*reinterpret_cast<const uint32_t *>(p), T());
+}
+
+/* A part's moments, by CUDA_PART_LANES neighbouring lanes, of which lane i takes tokens i, i + CUDA_PART_LANES, ...:
+ * the same bits in each of them and whoever asks. pair(i, channel): two neighbouring values of the lane's i-th token.
+ * Taken about the part's `first` value: as the part is small, that loses at most a factor of its size in relative
+ * precision, whatever the mean. */
+template <int TOKENS, class F>
+static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(int granule, float first, const F &pair) {
+    const unsigned lanes = 0xffu << (threadIdx.x & 24);
+    float2 sum = make_float2(0.0f, 0.0f), squares = sum;
+    for (int c = 0; c < granule; c += 2) {
+#pragma unroll
+        for (int i = 0; i < TOKENS / CUDA_PART_LANES; i++) {
+            const float2 v = pair(i, c), d = make_float2(v.x - first, v.y - first);
+            sum.x += d.x;
+            sum.y += d.y;
+            squares.x = fmaf(d.x, d.x, squares.x);
+            squares.y = fmaf(d.y, d.y, squares.y);
+        }
+    }
+    float s = sum.x + sum.y, q = squares.x + squares.y;
+#pragma unroll
+    for (int offset = CUDA_PART_LANES / 2; offset > 0; offset /= 2) {
+        s += __shfl_xor_sync(lanes, s, offset);
+        q += __shfl_xor_sync(lanes, q, offset);
+    }
+    return cuda_moments_about(first, s, q, (float)(TOKENS * granule));
+}
+
+template <class F>
+static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int slab, int granule, float first,
+                                                                        const F &pair) {
+    return slab == ASDM_SLAB ? cuda_slab_moments<ASDM_SLAB>(granule, first, pair)
+                             : cuda_slab_moments<ASDM_SLAB_SMALL>(granule, first, pair);
+}
+
+#endif

@@ -1,0 +1,363 @@
+/* The ends of a tile of product_sm90.cu: from sums in registers to y, through a staging in shared memory. A porter has
+ * the copy engine bring bias and residual while the tile is summed, and take what was staged of it to y while the next
+ * one is. Where the copy engine cannot do it (a phase of upsampling, odd channels), those who finish a tile do. */
+#ifndef ASDM_CUDA_PRODUCT_ENDS_CUH
+#define ASDM_CUDA_PRODUCT_ENDS_CUH
+
+#include "cuda/moments.cuh"
+#include "cuda/product_work.cuh"
+#include "cuda/shares.cuh"
+
+namespace {
+
+#if SM90_CODE
+
+template <typename T> struct pair_of;
+template <> struct pair_of<__half> {
+    static constexpr bool bf16 = false;
+    using type = __half2;
+    static __device__ type pack(float a, float b) {
+        return __floats2half2_rn(a, b);
+    }
+    static __device__ float2 unpack(type v) {
+        return __half22float2(v);
+    }
+};
+template <> struct pair_of<__nv_bfloat16> {
+    static constexpr bool bf16 = true;
+    using type = __nv_bfloat162;
+    static __device__ type pack(float a, float b) {
+        return __floats2bfloat162_rn(a, b);
+    }
+    static __device__ float2 unpack(type v) {
+        return __bfloat1622float2(v);
+    }
+};
+
+/* x * Phi(x), by erfc's rational approximation (Abramowitz and Stegun 7.1.26, absolute error 1.5e-7). */
+SM90_INLINE float gelu_erf(float x) {
+    const float z = fabsf(x) * 0.70710678f;
+    const float t = cuda_reciprocal(fmaf(0.3275911f, z, 1.0f));
+    float poly = fmaf(1.061405429f, t, -1.453152027f);
+    poly = fmaf(poly, t, 1.421413741f);
+    poly = fmaf(poly, t, -0.284496736f);
+    poly = fmaf(poly, t, 0.254829592f) * t;
+    const float tail = 0.5f * poly * cuda_exp2(-1.44269504f * z * z);
+    return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+
+SM90_INLINE float sigmoid_times(float x, float scale) {
+    return x * cuda_reciprocal(1.0f + cuda_exp2(-1.44269504f * scale * x));
+}
+
+SM90_INLINE float activate(int kind, float x) {
+    switch (kind) {
+    case ASDM_ACT_SILU:
+        return sigmoid_times(x, 1.0f);
+    case ASDM_ACT_GELU:
+        return gelu_erf(x);
+    case ASDM_ACT_GELU_TANH: /* 0.5 (1 + tanh(u)) = sigmoid(2 u) */
+        return sigmoid_times(x, 1.5957691216f * fmaf(0.044715f * x, x, 1.0f));
+    case ASDM_ACT_QUICK_GELU:
+        return sigmoid_times(x, 1.702f);
+    case ASDM_ACT_RELU:
+        return fmaxf(x, 0.0f);
+    default:
+        return x;
+    }
+}
+
+/* Pixels of a tile that are finished together: by a warpgroup its half, or with spread by all consumers the CTA's
+ * slice. Staged in shared memory: residual in, y out. */
+struct region {
+    int group;                    /* of barriers, bias and staging */
+    int row0, rows;               /* of the tile */
+    int thread, threads, barrier; /* of those who finish it */
+};
+
+SM90_INLINE region region_of(const work &p, int chunk, int group) {
+    if (p.spread > 1)
+        return {0, chunk * (BM / p.spread), BM / p.spread, (int)threadIdx.x, CONSUMERS, BAR_CONSUMERS};
+    return {group, group * HALF, HALF, (int)threadIdx.x % 128, 128, BAR_GROUP + group};
+}
+
+/* Byte of the staging where channel `column` (of the tile's) of a region's pixel is. */
+template <int BN> SM90_INLINE int staged_at(int group, int row, int column) {
+    return group * (HALF * BN * 2) + column / BLOCK_CHANNELS * BLOCK_BYTES + row * 32 +
+           ((column / 8 ^ row / 4) & 1) * 16 + column % 8 * 2;
+}
+
+/* The place in y of pixel m: with upsampling, of its phase among the doubled pixels. */
+SM90_INLINE size_t out_pixel(const work &p, int m, int phase) {
+    if (!p.upsample)
+        return (size_t)m;
+    const int line = m / p.width, w = m - line * p.width; /* lines of all rows */
+    return ((size_t)line * 2 + (phase >> 1)) * (2 * p.width) + 2 * w + (phase & 1);
+}
+
+/* Visits the region's groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
+template <int GROUPS, int BN, typename F>
+SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int channel0, const F &body) {
+    for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
+        const int row = i / GROUPS, group = i - row * GROUPS;
+        const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
+        if (m < t.m_end && left > 0)
+            body(staged_at<BN>(r.group, row, group * 8), out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel,
+                 left);
+    }
+}
+
+template <int BN, typename F>
+SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const F &body) {
+    if (p.geglu)
+        for_groups<BN / 16, BN>(p, r, t, t.n0 / 2, body);
+    else
+        for_groups<BN / 8, BN>(p, r, t, t.n0, body);
+}
+
+/* Biases of a tile's kernel and of its row, from the tile's first output on; or NULL. */
+SM90_INLINE const float *bias_of(const work &p, const tile &t) {
+    return p.bias ? p.bias + (size_t)t.slot * p.weight_rows + t.n0 : NULL;
+}
+template <typename T> SM90_INLINE const T *row_bias_of(const work &p, const region &r, const tile &t) {
+    const int row = min((t.m0 + r.row0) / (p.height * p.width), p.rows - 1);
+    if (!p.row_bias)
+        return NULL;
+    return (const T *)p.row_bias + (size_t)(p.row_bias_map ? p.row_bias_map[row] : row) * p.out_channels + t.n0;
+}
+
+/* Bias and residual of a region, by those who will finish it. */
+template <typename T, int BN>
+SM90_INLINE void fetch_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    const float *bias = bias_of(p, t);
+    const T *row_bias = row_bias_of<T>(p, r, t), *residual = (const T *)p.residual;
+    for (int i = r.thread; i < min(BN, p.weight_rows - t.n0); i += r.threads) {
+        if (bias)
+            ((float *)c.bias_ptr)[r.group * BN + i] = bias[i];
+        if (row_bias)
+            ((T *)c.row_bias_ptr)[r.group * BN + i] = row_bias[i];
+    }
+    if (residual)
+        for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+            for (int i = 0; i < min(left, 8); i++)
+                ((T *)(c.staging_ptr + at))[i] = residual[element + i];
+        });
+    sm90_bar_sync(r.barrier, r.threads);
+}
+
+/* Staging to y, by those who finished it. */
+template <typename T, int BN>
+SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    T *y = (T *)p.y;
+    const bool whole = p.out_channels % 8 == 0;
+    for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+        if (whole) {
+            *(uint4 *)(y + element) = *(const uint4 *)(c.staging_ptr + at);
+        } else {
+            for (int i = 0; i < min(left, 8); i++)
+                y[element + i] = ((const T *)(c.staging_ptr + at))[i];
+        }
+    });
+    sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
+}
+
+/* UNITS times 16 columns, from `column` on, of 16 rows: v[8 unit .. 8 unit + 3] are 8 columns as sm90_wgmma lays them
+ * out, the next four the 8 columns after. Bias, activation or GEGLU, residual; to the staging rows from `row` on. Step
+ * by step over all of them, so that the latencies of shared memory overlap and nothing is decided per number. */
+template <typename T, int BN, int UNITS>
+SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int column, float *v) {
+    using P = pair_of<T>;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4 * 2, turned = g / 4;
+    if (p.bias) {
+        const float *bias = (const float *)c.bias_ptr + group * BN + column + q;
+#pragma unroll
+        for (int i = 0; i < 2 * UNITS; i++) {
+            const float2 b = *(const float2 *)(bias + 8 * i);
+            v[4 * i] += b.x, v[4 * i + 1] += b.y, v[4 * i + 2] += b.x, v[4 * i + 3] += b.y;
+        }
+    }
+    if (p.row_bias) {
+        const T *bias = (const T *)c.row_bias_ptr + group * BN + column + q;
+#pragma unroll
+        for (int i = 0; i < 2 * UNITS; i++) {
+            const float2 b = P::unpack(*(const typename P::type *)(bias + 8 * i));
+            v[4 * i] += b.x, v[4 * i + 1] += b.y, v[4 * i + 2] += b.x, v[4 * i + 3] += b.y;
+        }
+    }
+    if (p.geglu) {
+#pragma unroll
+        for (int i = 0; i < 4 * UNITS; i++)
+            v[i / 4 * 8 + i % 4] *= gelu_erf(v[i / 4 * 8 + 4 + i % 4]);
+    } else if (p.activation != ASDM_ACT_NONE) {
+#pragma unroll
+        for (int i = 0; i < 8 * UNITS; i++)
+            v[i] = activate(p.activation, v[i]);
+    }
+    /* pair i: v[2 i] and v[2 i + 1], of rows g and g + 8 in turn; with geglu only those of the values */
+    uint8_t *at = c.staging_ptr + group * (HALF * BN * 2) + (row + g) * 32 + q * 2;
+    const auto place = [&](int i) {
+        const int unit = column / 16 + i / 4, block = p.geglu ? unit / 2 : unit, half = p.geglu ? unit : i / 2;
+        return (typename P::type *)(at + block * BLOCK_BYTES + ((half ^ turned) & 1) * 16 + (i & 1) * 8 * 32);
+    };
+    const auto for_pairs = [&](const auto &body) {
+#pragma unroll
+        for (int i = 0; i < 4 * UNITS; i++)
+            if (!(i & 2) || !p.geglu)
+                body(i);
+    };
+    if (p.residual) {
+        typename P::type old[4 * UNITS];
+        for_pairs([&](int i) { old[i] = *place(i); });
+        for_pairs([&](int i) {
+            const float2 r = P::unpack(old[i]);
+            v[2 * i] += r.x;
+            v[2 * i + 1] += r.y;
+        });
+    }
+    for_pairs([&](int i) { *place(i) = P::pack(v[2 * i], v[2 * i + 1]); });
+}
+
+/* Sends this chunk's sums to the CTAs that finish them: warp w's pixels to the CTA of slice w * spread / 8. */
+template <int BN> SM90_INLINE void push(const work &p, const cta<BN> &c, const float (&acc)[BN / 2]) {
+    const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
+    const uint32_t slot = ((c.chunk * warps + warp % warps) * (BN / 8)) * 512 + lane * 16;
+    const uint32_t to = sm90_mapa(c.ring + slot, warp / warps);
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++)
+        sm90_cluster_store(to + j * 512, make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]));
+}
+
+/* The experts' shares for the 16 pixels from `row` of a tile on, which are one row's. */
+template <typename T> struct expert_shares {
+    float share[ASDM_EXPERTS_MAX];
+
+    __device__ __forceinline__ expert_shares(const work &p, const tile &t, int row) {
+        cuda_read_shares<T>(p.shares, min((t.m0 + row) / (p.height * p.width), p.rows - 1), share);
+    }
+    __device__ __forceinline__ float operator[](int expert) const {
+        return share[0] * (expert == 0) + share[1] * (expert == 1) + share[2] * (expert == 2) +
+               share[3] * (expert == 3);
+    }
+    /* Adds the biases of columns n and n + 1 to two pixels' sums, as a wgmma lays them out. A share of 0 leaves its
+     * expert out. */
+    __device__ __forceinline__ void add_bias(const work &p, int n, float *v) const {
+        if (!p.expert_bias[0] || n >= p.weight_rows)
+            return;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float bias = 0.0f;
+#pragma unroll
+            for (int e = 0; e < ASDM_EXPERTS_MAX; e++)
+                if (share[e] != 0.0f && n + i < p.weight_rows)
+                    bias = fmaf(share[e], p.expert_bias[e][n + i], bias);
+            v[i] += bias;
+            v[i + 2] += bias;
+        }
+    }
+};
+
+/* Adds the chunks of this CTA's slice in order and finishes it. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void gather(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    const int warp = warp_of(), lane = threadIdx.x % 32, warps = 8 / p.spread;
+    const uint8_t *ring = c.staging_ptr - (c.staging - c.ring);
+    for (int unit = warp; unit < warps * (BN / 16); unit += 8) {
+        const int part = unit / (BN / 16), j = unit - part * (BN / 16);
+        float v[8];
+        for (int chunk = 0; chunk < p.spread; chunk++) {
+            const uint8_t *slot = ring + ((chunk * warps + part) * (BN / 8) + 2 * j) * 512 + lane * 16;
+            const float4 x = *(const float4 *)slot, y = *(const float4 *)(slot + 512);
+            const float w[8] = {x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w};
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                v[i] = chunk == 0 ? w[i] : v[i] + w[i];
+        }
+        if constexpr (MODE == MODE_EXPERTS) {
+            const expert_shares<T> shares(p, t, r.row0 + part * 16);
+            shares.add_bias(p, t.n0 + j * 16 + lane % 4 * 2, v);
+            shares.add_bias(p, t.n0 + j * 16 + 8 + lane % 4 * 2, v + 4);
+        }
+        finish<T, BN, 1>(p, c, 0, part * 16, j * 16, v);
+    }
+}
+
+template <typename T, int BN> SM90_INLINE void finish_all(const work &p, const cta<BN> &c, float (&acc)[BN / 2]) {
+    constexpr int units = BN % 80 == 0 ? 5 : BN % 64 == 0 ? 4 : 2; /* at a time: registers */
+    const int warp = warp_of();
+#pragma unroll
+    for (int j = 0; j < BN / 16; j += units)
+        finish<T, BN, units>(p, c, warp / 4, warp % 4 * 16, j * 16, acc + 8 * j);
+}
+
+/* The sums of all chunks, exchanged within the cluster: this CTA's slice of the tile to the staging. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, const tile &t,
+                              const float (&acc)[BN / 2]) {
+    sm90_cluster_arrive_relaxed(); /* every CTA's ring is free */
+    sm90_cluster_wait();
+    push<BN>(p, c, acc);
+    sm90_cluster_arrive(); /* every chunk has arrived */
+    sm90_cluster_wait();
+    gather<T, BN, MODE>(p, c, r, t);
+    sm90_fence_async();
+    sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
+}
+
+/* Moments of the parts of a region whose result is staged. */
+template <typename T, int BN>
+SM90_INLINE void measure(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    const int parts = r.rows / p.slab * p.across, pixels = p.height * p.width;
+    for (int part = r.thread / CUDA_PART_LANES; part < parts; part += r.threads / CUDA_PART_LANES) {
+        const int slab = (int)(((float)part + 0.5f) * p.across_inverse); /* exact: there are few parts */
+        const int granule = part - slab * p.across, row0 = slab * p.slab;
+        const int m = t.m0 + r.row0 + row0, row = m / pixels, at = t.phase * pixels + m - row * pixels;
+        const int lane = r.thread % CUDA_PART_LANES, turned = lane / 4; /* slabs are of whole eights of pixels */
+        const uint8_t *mine = c.staging_ptr + staged_at<BN>(r.group, row0 + lane, 0) - turned * 16;
+        const T first = *(const T *)(c.staging_ptr + staged_at<BN>(r.group, row0, granule * p.granule));
+        const struct asdm_moments moments =
+            cuda_part_moments(p.slab, p.granule, cuda_to_float(first), [&](int i, int in_part) {
+                const unsigned channel = (unsigned)(granule * p.granule + in_part);
+                const unsigned at =
+                    channel / BLOCK_CHANNELS * BLOCK_BYTES + ((channel / 8 ^ turned) & 1) * 16 + channel % 8 * 2;
+                return cuda_load_pair((const T *)(mine + at + i * (CUDA_PART_LANES * 32)));
+            });
+        if (r.thread % CUDA_PART_LANES == 0 && m < t.m_end && t.n0 + granule * p.granule < p.out_channels)
+            p.moments[((size_t)row * p.slabs + (p.slab == ASDM_SLAB ? at / ASDM_SLAB : at / ASDM_SLAB_SMALL)) *
+                          p.granules +
+                      t.n0 / BN * p.across + granule] = moments;
+    }
+}
+
+/* ---- the porter's ways */
+
+/* Bias and residual of a region, to those who wait at c.ready. The staging is free. */
+template <typename T, int BN> SM90_INLINE void bring(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    const uint32_t ready = c.ready + 8 * r.group;
+    const float *bias = bias_of(p, t);
+    const T *row_bias = row_bias_of<T>(p, r, t);
+    const int outputs = min(BN, p.weight_rows - t.n0), blocks = (p.geglu ? BN / 2 : BN) / BLOCK_CHANNELS;
+    const int bytes = (bias ? outputs * 4 : 0) + (row_bias ? outputs * 2 : 0) + (p.residual ? blocks * r.rows * 32 : 0);
+    sm90_mbarrier_expect_tx(ready, bytes);
+    if (bias)
+        sm90_load_bytes(c.bias + r.group * BN * 4, bias, outputs * 4, ready);
+    if (row_bias)
+        sm90_load_bytes(c.row_bias + r.group * BN * 2, row_bias, outputs * 2, ready);
+    for (int i = 0; p.residual && i < blocks; i++)
+        sm90_load_2d(c.staging + staged_at<BN>(r.group, 0, i * BLOCK_CHANNELS), &p.from, ready,
+                     (p.geglu ? t.n0 / 2 : t.n0) + i * BLOCK_CHANNELS, t.m0 + r.row0);
+}
+
+/* What is staged of a region, to y. */
+template <int BN> SM90_INLINE void take(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+    const int blocks = (p.geglu ? BN / 2 : BN) / BLOCK_CHANNELS;
+    for (int i = 0; i < blocks; i++)
+        sm90_store_2d(&p.to, c.staging + staged_at<BN>(r.group, 0, i * BLOCK_CHANNELS),
+                      (p.geglu ? t.n0 / 2 : t.n0) + i * BLOCK_CHANNELS, t.m0 + r.row0);
+    sm90_store_commit();
+}
+
+#endif /* SM90_CODE */
+
+} // namespace
+
+#endif

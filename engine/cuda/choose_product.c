@@ -31,12 +31,12 @@ static void name_operation(const struct cuda_product *p, char ret[ASDM_CHOICE_BY
 }
 
 static void name_tiles(const struct cuda_product_choice *c, char ret[ASDM_CHOICE_BYTES]) {
-    snprintf(ret, ASDM_CHOICE_BYTES, "wgmma %d/%d/%d", c->width, c->chunks, c->spread);
+    snprintf(ret, ASDM_CHOICE_BYTES, "wgmma %d/%d/%d/%d", c->width, c->chunks, c->spread, c->alternate);
 }
 
 static bool parse_tiles(const char *text, struct cuda_product_choice *ret) {
     char again[ASDM_CHOICE_BYTES];
-    if (sscanf(text, "wgmma %d/%d/%d", &ret->width, &ret->chunks, &ret->spread) != 3)
+    if (sscanf(text, "wgmma %d/%d/%d/%d", &ret->width, &ret->chunks, &ret->spread, &ret->alternate) != 4)
         return false;
     name_tiles(ret, again);
     return strcmp(text, again) == 0;

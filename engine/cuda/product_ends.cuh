@@ -75,10 +75,11 @@ struct region {
     int thread, threads, barrier; /* of those who finish it */
 };
 
-SM90_INLINE region region_of(const work &p, int chunk, int group) {
+/* Half `half` of a tile, or with spread the CTA's slice, by consumers of `group`. */
+SM90_INLINE region region_of(const work &p, int chunk, int group, int half) {
     if (p.spread > 1)
         return {0, chunk * (BM / p.spread), BM / p.spread, (int)threadIdx.x, CONSUMERS, BAR_CONSUMERS};
-    return {group, group * HALF, HALF, (int)threadIdx.x % 128, 128, BAR_GROUP + group};
+    return {group, half * HALF, HALF, (int)threadIdx.x % 128, 128, BAR_GROUP + group};
 }
 
 /* Byte of the staging where channel `column` (of the tile's) of a region's pixel is. */
@@ -347,7 +348,7 @@ template <typename T, int BN> SM90_INLINE void bring(const work &p, const cta<BN
                      (p.geglu ? t.n0 / 2 : t.n0) + i * BLOCK_CHANNELS, t.m0 + r.row0);
 }
 
-/* What is staged of a region, to y. */
+/* What is staged of a region, to y: by one thread, which waits for it later. */
 template <int BN> SM90_INLINE void take(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     const int blocks = (p.geglu ? BN / 2 : BN) / BLOCK_CHANNELS;
     for (int i = 0; i < blocks; i++)

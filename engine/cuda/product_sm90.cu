@@ -10,7 +10,10 @@
  * The sum over K is cut into chunks, a function of the operation without `rows` (unless it is said that bits may depend
  * on them); each is summed from zero in float32 and the chunks are added in order. With few rows a cluster's CTAs take
  * a chunk each (spread) and exchange the partial sums through distributed shared memory; with many, one CTA walks
- * through them. Same bits both ways. */
+ * through them. Same bits both ways.
+ *
+ * Where a CTA has several tiles of one chunk, its warpgroups may take whole tiles in turn (alternate): one finishes a
+ * tile while the other multiplies. */
 #include "cuda/product_ends.cuh"
 
 namespace {
@@ -144,17 +147,20 @@ template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN
 
 /* ---- the consumers */
 
-/* acc = the sum of steps begin .. end - 1, from zero, of the 64 pixels that are this warpgroup's. */
-template <typename T, int BN>
-SM90_INLINE void multiply(const cta<BN> &c, float (&acc)[BN / 2], int begin, int end, int &iteration) {
+/* acc = the sum of steps begin .. end - 1, from zero: of HALVES times 64 pixels, from the tile's row `row0` on.
+ * issued(): called when everything has arrived and is being multiplied. */
+template <typename T, int BN, int HALVES, typename F>
+SM90_INLINE void multiply(const cta<BN> &c, float (&acc)[HALVES][BN / 2], int row0, int begin, int end, int &iteration,
+                          const F &issued) {
     constexpr int stages = shape<BN>::stages;
-    const int row0 = warp_of() / 4 * 64;
     int previous = -1;
     const auto release = [&](int stage) {
         if (threadIdx.x % 32 == 0)
             sm90_mbarrier_arrive(c.empty_at(stage));
     };
-    sm90_hold(acc);
+#pragma unroll
+    for (int half = 0; half < HALVES; half++)
+        sm90_hold(acc[half]);
     for (int step = begin; step < end; step++, iteration++) {
         const int stage = iteration % stages;
         sm90_mbarrier_wait(c.full_at(stage), iteration / stages & 1);
@@ -162,17 +168,21 @@ SM90_INLINE void multiply(const cta<BN> &c, float (&acc)[BN / 2], int begin, int
         sm90_wgmma_fence();
 #pragma unroll
         for (int k = 0; k < BK / 16; k++)
-            sm90_wgmma<pair_of<T>::bf16>(acc, a + 2 * k, b + 2 * k, step > begin || k > 0);
+#pragma unroll
+            for (int half = 0; half < HALVES; half++)
+                sm90_wgmma<pair_of<T>::bf16>(acc[half], a + 2 * k + half * (HALF * BK * 2 / 16), b + 2 * k,
+                                             step > begin || k > 0);
         sm90_wgmma_commit();
-        if (iteration + 1 == c.lag && row0 == 0)
-            sm90_bar_arrive(BAR_LAG, CONSUMERS);
         sm90_wgmma_wait<1>();
         if (previous >= 0)
             release(previous);
         previous = stage;
     }
+    issued();
     sm90_wgmma_wait<0>();
-    sm90_hold(acc);
+#pragma unroll
+    for (int half = 0; half < HALVES; half++)
+        sm90_hold(acc[half]);
     release(previous);
 }
 
@@ -181,16 +191,16 @@ template <typename T, int BN>
 SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t, float (&sum)[BN / 2],
                                   int &iteration) {
     const expert_shares<T> shares(p, t, warp_of() * 16);
-    float acc[BN / 2], chunk[BN / 2];
+    float acc[1][BN / 2], chunk[BN / 2];
     bool started = false, any = false; /* this chunk; a chunk before */
     for_sums<MODE_EXPERTS>(p, c, [&](int begin, int end, int expert) {
         const float share = shares[expert];
-        multiply<T, BN>(c, acc, begin, end, iteration);
+        multiply<T, BN, 1>(c, acc, warp_of() / 4 * HALF, begin, end, iteration, [] {});
         started = started && expert > 0;
         if (share != 0.0f) {
 #pragma unroll
             for (int i = 0; i < BN / 2; i++)
-                chunk[i] = started ? fmaf(share, acc[i], chunk[i]) : share * acc[i];
+                chunk[i] = started ? fmaf(share, acc[0][i], chunk[i]) : share * acc[0][i];
             started = true;
         }
         if (expert < p.shares.experts - 1)
@@ -207,53 +217,96 @@ SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t
     }
 }
 
-/* A tile, as far as the staging. */
-template <typename T, int BN, int MODE>
-SM90_INLINE void consume(const work &p, const cta<BN> &c, const region &r, int index, int tiles_done, int &iteration) {
-    const tile t = tile_of(p, c, index);
-    float sum[BN / 2];
-    if constexpr (MODE == MODE_WALK) {
-        float acc[BN / 2];
-        for (int chunk = 0; chunk < p.chunks; chunk++) {
-            multiply<T, BN>(c, acc, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration);
-#pragma unroll
-            for (int i = 0; i < BN / 2; i++)
-                sum[i] = chunk == 0 ? acc[i] : sum[i] + acc[i];
-        }
-    } else if constexpr (MODE == MODE_EXPERTS) {
-        multiply_experts<T, BN>(p, c, t, sum, iteration);
-    } else {
-        multiply<T, BN>(c, sum, first_step(p, c.chunk), end_step(p, c.chunk), iteration);
+/* The regions that a group of consumers finishes, in order: number n, of tile `index`. */
+template <int BN, int MODE> struct turn {
+    int index;
+    region r;
+
+    __device__ turn(const work &p, const cta<BN> &c, int group, int n) {
+        const bool alternate = MODE == MODE_ALTERNATE;
+        index = c.cluster + c.clusters * (alternate ? n / 2 * 2 + group : n);
+        r = region_of(p, c.chunk, group, alternate ? n % 2 : group);
     }
+};
+
+/* A region, from its sums to y or into the porter's hands. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&sum)[BN / 2]) {
+    const int group = warp_of() / 4;
+    const turn<BN, MODE> now(p, c, group, n);
+    const region &r = now.r;
+    const tile t = tile_of(p, c, now.index);
+    const bool last = turn<BN, MODE>(p, c, group, n + 1).index >= c.tiles;
     if (p.carried)
-        sm90_mbarrier_wait(c.ready + 8 * r.group, tiles_done & 1);
+        sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
         fetch_own<T, BN>(p, c, r, t);
     if (p.spread > 1)
         finish_slice<T, BN, MODE>(p, c, r, t, sum);
     else
         finish_all<T, BN>(p, c, sum);
-    if (p.moments || !p.carried)
+    if (p.carried)
+        sm90_fence_async();
+    if (p.moments || last || !p.carried)
         sm90_bar_sync(r.barrier, r.threads);
+    if (p.carried && last && r.thread == 0)
+        take(p, c, r, t);
     if (p.moments)
         measure<T, BN>(p, c, r, t);
-    if (p.carried) {
-        sm90_fence_async();
-        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32);
-    } else {
+    if (!p.carried)
         store_own<T, BN>(p, c, r, t);
+    else if (!last)
+        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32);
+    else if (r.thread == 0)
+        sm90_store_wait();
+}
+
+/* A tile by both warpgroups: its sums. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, int index, float (&sum)[1][BN / 2], int &iteration) {
+    const int row0 = warp_of() / 4 * HALF;
+    if constexpr (MODE == MODE_WALK) {
+        float acc[1][BN / 2];
+        for (int chunk = 0; chunk < p.chunks; chunk++) {
+            multiply<T, BN, 1>(c, acc, row0, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration, [] {});
+#pragma unroll
+            for (int i = 0; i < BN / 2; i++)
+                sum[0][i] = chunk == 0 ? acc[0][i] : sum[0][i] + acc[0][i];
+        }
+    } else if constexpr (MODE == MODE_EXPERTS) {
+        multiply_experts<T, BN>(p, c, tile_of(p, c, index), sum[0], iteration);
+    } else {
+        multiply<T, BN, 1>(c, sum, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
     }
 }
 
-/* All of this CTA's tiles. Of several the second warpgroup does its half some steps behind the first, so that one
- * finishes while the other multiplies. */
-template <typename T, int BN, int MODE> SM90_INLINE void consume_all(const work &p, const cta<BN> &c) {
-    const region r = region_of(p, c.chunk, warp_of() / 4);
-    int iteration = 0, tiles_done = 0;
-    if (c.lag && r.group == 1)
-        sm90_bar_sync(BAR_LAG, CONSUMERS);
-    for (int index = c.cluster; index < c.tiles; index += c.clusters)
-        consume<T, BN, MODE>(p, c, r, index, tiles_done++, iteration);
+/* All of this CTA's tiles, by both warpgroups. */
+template <typename T, int BN, int MODE> SM90_INLINE void consume_together(const work &p, const cta<BN> &c) {
+    int iteration = 0, n = 0;
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
+        float sum[1][BN / 2];
+        sum_tile<T, BN, MODE>(p, c, index, sum, iteration);
+        finish_region<T, BN, MODE>(p, c, n++, sum[0]);
+    }
+}
+
+/* Every second tile, by this warpgroup. It waits for its turn: a stage's barrier tells only one round from the next, so
+ * nobody may look at it a round early. */
+template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, const cta<BN> &c) {
+    const int group = warp_of() / 4;
+    int iteration = group * p.steps, n = 0;
+    for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
+        float acc[2][BN / 2];
+        if (index != c.cluster)
+            sm90_bar_sync(BAR_TURN + group, CONSUMERS);
+        multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
+            if (index + c.clusters < c.tiles)
+                sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
+        });
+        finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[0]);
+        finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[1]);
+        iteration += p.steps; /* the other's */
+    }
 }
 
 /* ---- the porters */
@@ -266,26 +319,26 @@ SM90_INLINE void meet_cluster(const work &p) {
     }
 }
 
-/* What a region of all of this CTA's tiles needs beside its sums, and what comes of it. */
-template <typename T, int BN> SM90_INLINE void carry(const work &p, const cta<BN> &c, int group) {
-    const region r = region_of(p, c.chunk, group);
+/* What a group's regions need beside their sums, and what comes of all but the last. */
+template <typename T, int BN, int MODE> SM90_INLINE void carry(const work &p, const cta<BN> &c, int group) {
     const bool carries = threadIdx.x % 32 == 0;
-    for (int index = c.cluster; index < c.tiles + c.clusters; index += c.clusters) {
-        if (index != c.cluster) {
-            sm90_bar_sync(BAR_STAGED + group, r.threads + 32);
+    for (int n = 0;; n++) {
+        const turn<BN, MODE> now(p, c, group, n);
+        if (now.index >= c.tiles)
+            return;
+        if (n > 0) {
+            const turn<BN, MODE> before(p, c, group, n - 1);
+            sm90_bar_sync(BAR_STAGED + group, before.r.threads + 32);
             if (carries) {
-                take(p, c, r, tile_of(p, c, index - c.clusters));
+                take(p, c, before.r, tile_of(p, c, before.index));
                 sm90_store_wait_read();
             }
         }
-        if (carries && index < c.tiles)
-            bring<T, BN>(p, c, r, tile_of(p, c, index));
+        if (carries)
+            bring<T, BN>(p, c, now.r, tile_of(p, c, now.index));
         __syncwarp();
-        if (index < c.tiles)
-            meet_cluster(p);
+        meet_cluster(p);
     }
-    if (carries)
-        sm90_store_wait();
 }
 
 /* ---- both */
@@ -296,7 +349,7 @@ template <int BN> SM90_INLINE void idle(const work &p, const cta<BN> &c) {
         meet_cluster(p);
 }
 
-template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
+template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
     constexpr int stages = shape<BN>::stages;
     cta<BN> c;
     const uint32_t base = sm90_smem(raw), aligned = (base + 1023) & ~1023u;
@@ -316,7 +369,7 @@ template <int BN> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
     if (threadIdx.x == CONSUMERS) {
         for (int i = 0; i < stages; i++) {
             sm90_mbarrier_init(c.full_at(i), 2); /* A and B */
-            sm90_mbarrier_init(c.empty_at(i), CONSUMERS / 32);
+            sm90_mbarrier_init(c.empty_at(i), CONSUMERS / 32 / (MODE == MODE_ALTERNATE ? 2 : 1));
         }
         for (int group = 0; group < 2; group++)
             sm90_mbarrier_init(c.ready + 8 * group, 1);
@@ -338,10 +391,9 @@ template <typename T, int BN, int MODE>
 __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
 #if SM90_CODE
     extern __shared__ uint8_t raw[];
-    cta<BN> c = cta_begin<BN>(p, raw);
+    cta<BN> c = cta_begin<BN, MODE>(p, raw);
     sm90_grid_launch_dependents();
     find_rows(p, c);
-    c.lag = p.spread == 1 && c.cluster + c.clusters < c.tiles ? min(shape<BN>::stages / 2, p.steps) : 0;
     const int loader = warp_of() - CONSUMERS / 32;
     if (loader >= 0) {
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
@@ -349,14 +401,17 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
             produce<BN, MODE>(p, c, loader == 0);
         } else if (p.carried && !(p.spread > 1 && loader > LOADERS)) {
             sm90_grid_wait();
-            carry<T, BN>(p, c, loader - LOADERS);
+            carry<T, BN, MODE>(p, c, loader - LOADERS);
         } else {
             idle(p, c);
         }
     } else {
         sm90_setmaxnreg_inc<CONSUMER_REGISTERS>();
         sm90_grid_wait();
-        consume_all<T, BN, MODE>(p, c);
+        if constexpr (MODE == MODE_ALTERNATE)
+            consume_alternate<T, BN>(p, c);
+        else
+            consume_together<T, BN, MODE>(p, c);
     }
     if (p.spread > 1) { /* nobody leaves while others still write here */
         sm90_cluster_arrive_relaxed();
@@ -435,29 +490,29 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
     return cudaLaunchKernelEx(&config, kernel, w);
 }
 
-template <typename T, int BN> cudaError_t launch_mode(const work &w, cudaStream_t stream) {
+template <typename T, int BN> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
     if constexpr (BN <= EXPERTS_WIDTH)
         if (w.shares.experts)
             return launch<T, BN, MODE_EXPERTS>(w, stream);
     if (w.chunks > 1 && w.spread == 1)
         return launch<T, BN, MODE_WALK>(w, stream);
-    return launch<T, BN, MODE_TOGETHER>(w, stream);
+    return alternate ? launch<T, BN, MODE_ALTERNATE>(w, stream) : launch<T, BN, MODE_TOGETHER>(w, stream);
 }
 
-template <typename T> cudaError_t launch_width(const work &w, int width, cudaStream_t stream) {
-    switch (width) {
+template <typename T> cudaError_t launch_choice(const work &w, const choice &c, cudaStream_t stream) {
+    switch (c.width) {
     case 256: /* registers for one accumulator of half a tile */
         return launch<T, 256, MODE_TOGETHER>(w, stream);
     case 160:
-        return launch_mode<T, 160>(w, stream);
+        return launch_mode<T, 160>(w, c.alternate, stream);
     case 128:
-        return launch_mode<T, 128>(w, stream);
+        return launch_mode<T, 128>(w, c.alternate, stream);
     case 80:
-        return launch_mode<T, 80>(w, stream);
+        return launch_mode<T, 80>(w, c.alternate, stream);
     case 64:
-        return launch_mode<T, 64>(w, stream);
+        return launch_mode<T, 64>(w, c.alternate, stream);
     default:
-        return launch_mode<T, 32>(w, stream);
+        return launch_mode<T, 32>(w, c.alternate, stream);
     }
 }
 
@@ -507,8 +562,7 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
                 !(p->slots && w.height * w.width % BM);
     if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, &w)))
         return cudaErrorInvalidValue;
-    return p->dtype == CUDA_BF16 ? launch_width<__nv_bfloat16>(w, c.width, stream)
-                                 : launch_width<__half>(w, c.width, stream);
+    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);
 }
 
 } // namespace

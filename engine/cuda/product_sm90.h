@@ -28,10 +28,11 @@ struct cuda_product_extent {
 struct cuda_product_extent cuda_product_extent_of(const struct cuda_product *p);
 
 struct cuda_product_choice {
-    int width;  /* outputs of a tile (of 128 pixels) */
-    int chunks; /* of K; the order of the sum follows from it: a function of the operation without `rows`, unless
-                 * batch_dependent */
-    int spread; /* CTAs that share a tile's chunks: 1 or chunks */
+    int width;     /* outputs of a tile (of 128 pixels) */
+    int chunks;    /* of K; the order of the sum follows from it: a function of the operation without `rows`, unless
+                    * batch_dependent */
+    int spread;    /* CTAs that share a tile's chunks: 1 or chunks */
+    int alternate; /* warpgroups take whole tiles in turn; with one chunk */
 };
 
 /* The built-in choice for the operation; of addresses, whether there is a residual and a row bias counts. */

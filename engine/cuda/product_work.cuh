@@ -21,21 +21,22 @@ enum {
     BAR_GROUP = 3,  /* + group: its own threads */
     BAR_CONSUMERS = 5,
     BAR_REFILL,
-    BAR_LAG
+    BAR_TURN /* + group */
 };
 /* The staging: blocks of 16 channels by HALF pixels, as the copy engine swizzles rows of 32 bytes. */
 enum { BLOCK_CHANNELS = 16, BLOCK_BYTES = HALF * BLOCK_CHANNELS * 2 };
 
-/* How a CTA sums a tile, of which each of its two warpgroups that multiply has half. */
+/* How the two warpgroups that multiply share the tiles. */
 enum mode {
-    MODE_TOGETHER, /* one chunk (of all or, spread, of each CTA) */
-    MODE_WALK,     /* chunk after chunk */
-    MODE_EXPERTS,  /* each chunk once for every expert, added by the rows' shares of them */
+    MODE_TOGETHER,  /* half of each tile; one chunk (of all or, spread, of each CTA) */
+    MODE_WALK,      /* the same, chunk after chunk */
+    MODE_ALTERNATE, /* a tile each, in turn */
+    MODE_EXPERTS,   /* half of each tile, each chunk once for every expert, added by the rows' shares of them */
 };
 
 /* Whether a cluster's CTAs may have a chunk each. */
 __host__ __device__ constexpr bool may_spread(int mode) {
-    return mode != MODE_WALK;
+    return mode == MODE_TOGETHER || mode == MODE_EXPERTS;
 }
 
 /* What a launch is given. */
@@ -90,7 +91,6 @@ template <int BN> struct cta {
     int cluster, clusters; /* this cluster, their number */
     int m_tiles, tiles;    /* as in struct work; by single rows where these have kernels of their own */
     bool single_rows;
-    int lag; /* steps that the second warpgroup begins later; 0: none */
 
     __device__ uint32_t full_at(int stage) const {
         return full + 8 * stage;

@@ -32,25 +32,30 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps * (e.experts ? e.experts : 1), c.spread);
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
-    return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
+    const int finish = c.width * (e.geglu ? 14 : 9) + (e.granule ? c.width * 8 : 0);
+    if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
+        const int ends = 1700 + finish * 5 / 4;
+        return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
+    }
+    return waves * (sums + 403 + finish + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
 }
 
 /* Whether the kernels can do it: registers for the sums. */
 bool possible(const extent &e, const choice &c) {
     const bool walks = c.chunks > 1 && c.spread == 1;
-    if (e.experts && c.width > CUDA_EXPERTS_WIDTH)
+    if (e.experts && (c.alternate || c.width > CUDA_EXPERTS_WIDTH))
         return false;
     if (e.granule && (c.width % e.granule || CUDA_TILE_PIXELS / c.spread < e.slab))
         return false;
-    return !(c.width == 256 && walks) && c.chunks <= e.steps;
+    return !(c.width == 256 && (walks || c.alternate)) && c.chunks <= e.steps;
 }
 
 int candidates(const extent &e, int chunks, choice *ret, int capacity) {
     static const int widths[] = {160, 256, 128, 80, 64, 32};
     int count = 0;
     for (int width : widths) {
-        for (int i = 0; i < (chunks > 1 ? 2 : 1); i++) {
-            const choice c = {width, chunks, i ? chunks : 1};
+        for (int i = 0; i < 2; i++) {
+            const choice c = {width, chunks, i && chunks > 1 ? chunks : 1, i && chunks == 1};
             if (!possible(e, c))
                 continue;
             if (count < capacity)
@@ -170,7 +175,7 @@ bool cuda_product_sm90_possible(const struct cuda_product *p, const struct cuda_
         return false;
     const int count = candidates(cuda_product_extent_of(p), c->chunks, all, CANDIDATES);
     for (int i = 0; i < count; i++)
-        if (all[i].width == c->width && all[i].spread == c->spread)
+        if (all[i].width == c->width && all[i].spread == c->spread && all[i].alternate == c->alternate)
             return true;
     return false;
 }

@@ -5,7 +5,7 @@ import pytest
 
 PLAN = {"asdm_plan_file": 1,
         "plans": [{"gpu": "NVIDIA X1", "driver": "1.2", "libraries": "", "asdm": "0.1.0", "dtype": "fp16",
-                   "batch_invariant": True, "choices": {"conv": {"2": "wgmma 160/1/1"}}}]}
+                   "batch_invariant": True, "choices": {"conv": {"2": "wgmma 160/1/1/1"}}}]}
 SMALL = ["--prompt", "a house", "--width", "64", "--height", "64", "--steps", "1", "--sampler", "euler", "--device",
          "cpu", "--dtype", "fp32"]
 

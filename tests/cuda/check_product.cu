@@ -377,8 +377,8 @@ static void time_case(const op &o, int rows, bool tune) {
     const int launches = flop > 1e11 ? 6 : 24;
     struct cuda_product_choice c = cuda_product_sm90_choice(&d.p);
     const double us = time_of(d, nullptr, room, launches);
-    printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
-           c.spread);
+    printf("%-24s x%-2d %8.2f us %5.0f TF/s  %3d/%d/%d/%d", o.name, rows, us, flop / us * 1e-6, c.width, c.chunks,
+           c.spread, c.alternate);
     d.p.batch_dependent = true;
     c = cuda_product_sm90_choice(&d.p);
     printf("  batch-dependent %8.2f us %3d/%d/%d", time_of(d, nullptr, room, launches), c.width, c.chunks, c.spread);

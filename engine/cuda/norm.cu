@@ -229,31 +229,32 @@ tokens_of_lane(int tokens, int lane, int lanes) {
 template <class T> struct column_sums {
     static constexpr int W = CUDA_LANES<T>;
     float first, second; /* the values: of the first channel, and of the last */
-    int split;           /* so many channels are of the first group */
+    float offset[W];     /* that of a channel's group */
     float sum[W], squares[W];
 
-    __device__ __forceinline__ void start(uint4 bits, int of_first) {
+    __device__ __forceinline__ void start(uint4 bits, int split) {
         float v[W];
         cuda_unpack_vector<T>(bits, v);
         first = v[0];
         second = v[W - 1];
-        split = of_first;
 #pragma unroll
-        for (int i = 0; i < W; i++)
+        for (int i = 0; i < W; i++) {
+            offset[i] = i < split ? first : second;
             sum[i] = squares[i] = 0.0f;
+        }
     }
     __device__ __forceinline__ void add(uint4 bits) {
         float v[W];
         cuda_unpack_vector<T>(bits, v);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            const float d = v[i] - (i < split ? first : second);
+            const float d = v[i] - offset[i];
             sum[i] += d;
             squares[i] = fmaf(d, d, squares[i]);
         }
     }
     /* Of `tokens` vectors: the moments of both groups' parts. */
-    __device__ __forceinline__ void finish(int tokens, struct asdm_moments (&part)[2]) const {
+    __device__ __forceinline__ void finish(int tokens, int split, struct asdm_moments (&part)[2]) const {
         float s[2] = {0.0f, 0.0f}, q[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < W; i++) {
@@ -405,7 +406,7 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
             sums.add(data[i]);
     if (c.active) {
         struct asdm_moments part[2];
-        sums.finish(mine, part);
+        sums.finish(mine, c.split, part);
         parts[part_index(p, 0, c.index, c.lane)] = part[0];
         parts[part_index(p, 1, c.index, c.lane)] = part[1];
     }
@@ -513,7 +514,7 @@ __global__ void __launch_bounds__(STREAM_THREADS)
                     sums.add(data[i]);
         }
         struct asdm_moments part[2];
-        sums.finish(mine, part);
+        sums.finish(mine, c.split, part);
         parts[part_index(p, 0, c.index, c.lane)] = part[0];
         parts[part_index(p, 1, c.index, c.lane)] = part[1];
     }
@@ -591,22 +592,17 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
         *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(m2 * all + n.eps));
 }
 
-/* A lane's place among a group's sets: every `lanes`-th, by slabs. */
-struct set_cursor {
-    int slab, k;
-
-    /* The next MERGE_BATCH sets, and the values of each. */
-    __device__ __forceinline__ void read(const struct cuda_norm &n, const struct plan &p, const struct group_sets &sets,
-                                         int lanes, struct asdm_moments (&set)[MERGE_BATCH],
-                                         float (&values)[MERGE_BATCH]) {
+/* Sets first, first + lanes, ... of a group, and the values of each. */
+__device__ __forceinline__ void read_sets(const struct cuda_norm &n, const struct plan &p,
+                                          const struct group_sets &sets, int first, int lanes,
+                                          struct asdm_moments (&set)[MERGE_BATCH], float (&values)[MERGE_BATCH]) {
+    const float of_slabs = 1.0f / (float)sets.slabs;
 #pragma unroll
-        for (int i = 0; i < MERGE_BATCH; i++, slab += lanes) {
-            for (; slab >= sets.slabs; slab -= sets.slabs)
-                k++;
-            set[i] = read_set(n, p, sets, slab, k, &values[i]);
-        }
+    for (int i = 0; i < MERGE_BATCH; i++) {
+        const int at = first + i * lanes, k = (int)(((float)at + 0.5f) * of_slabs); /* exact: there are few */
+        set[i] = read_set(n, p, sets, at - k * sets.slabs, k, &values[i]);
     }
-};
+}
 
 /* (mean, 1 / standard deviation) of a group from its sets, by a power of two of lanes of a warp. What the first batch
  * of loads brings is read once. */
@@ -614,7 +610,7 @@ __device__ __forceinline__ float2 merge_sets(const struct cuda_norm &n, const st
                                              const struct group_sets &sets, int lane, int lanes) {
     const unsigned mask = (lanes == 32 ? 0xffffffffu : (1u << lanes) - 1) << (threadIdx.x & 31 & ~(lanes - 1));
     const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
-    const int of_slab = sets.of_slab[0] + sets.of_slab[1];
+    const int count = sets.slabs * (sets.of_slab[0] + sets.of_slab[1]), batch = MERGE_BATCH * lanes;
     const auto sum_lanes = [&](float x) {
         for (int offset = lanes / 2; offset > 0; offset /= 2)
             x += __shfl_xor_sync(mask, x, offset);
@@ -622,13 +618,12 @@ __device__ __forceinline__ float2 merge_sets(const struct cuda_norm &n, const st
     };
     struct asdm_moments first[MERGE_BATCH], set[MERGE_BATCH];
     float first_values[MERGE_BATCH], values[MERGE_BATCH], mean = 0.0f, m2 = 0.0f;
-    struct set_cursor start = {lane, 0};
-    start.read(n, p, sets, lanes, first, first_values);
+    read_sets(n, p, sets, lane, lanes, first, first_values);
 #pragma unroll
     for (int i = 0; i < MERGE_BATCH; i++)
         mean = fmaf(first_values[i], first[i].mean, mean);
-    for (struct set_cursor at = start; at.k < of_slab;) {
-        at.read(n, p, sets, lanes, set, values);
+    for (int at = batch; at < count; at += batch) {
+        read_sets(n, p, sets, at + lane, lanes, set, values);
 #pragma unroll
         for (int i = 0; i < MERGE_BATCH; i++)
             mean = fmaf(values[i], set[i].mean, mean);
@@ -637,8 +632,8 @@ __device__ __forceinline__ float2 merge_sets(const struct cuda_norm &n, const st
 #pragma unroll
     for (int i = 0; i < MERGE_BATCH; i++)
         m2 += cuda_deviations(first[i], first_values[i], mean);
-    for (struct set_cursor at = start; at.k < of_slab;) {
-        at.read(n, p, sets, lanes, set, values);
+    for (int at = batch; at < count; at += batch) {
+        read_sets(n, p, sets, at + lane, lanes, set, values);
 #pragma unroll
         for (int i = 0; i < MERGE_BATCH; i++)
             m2 += cuda_deviations(set[i], values[i], mean);

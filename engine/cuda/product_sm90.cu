@@ -376,6 +376,10 @@ template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t
         sm90_fence_mbarrier_init();
         sm90_prefetch_map(&p.a[0]);
         sm90_prefetch_map(&p.b[0]);
+        if (p.carried)
+            sm90_prefetch_map(&p.to);
+        if (p.carried && p.residual)
+            sm90_prefetch_map(&p.from);
     }
     __syncthreads();
     if (p.spread > 1) { /* the barriers were fenced for the cluster */

@@ -32,12 +32,11 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     const int clusters = clusters_of(c.spread), steps = ceil_div(e.steps * (e.experts ? e.experts : 1), c.spread);
     const int step = 67 + c.width * 23 / 10 > 278 ? 67 + c.width * 23 / 10 : 278, sums = steps * step;
     const long long waves = (tiles + clusters - 1) / clusters;
-    const int finish = c.width * (e.geglu ? 14 : 9) + (e.granule ? c.width * 8 : 0);
     if (c.alternate) { /* the ends of a tile pass while the next is multiplied, or the other way round */
-        const int ends = 1700 + finish * 5 / 4;
+        const int ends = 782 + c.width * (e.residual ? 67 : e.geglu ? 46 : 42); /* half of a residual is fetched late */
         return waves * (sums > ends ? sums : (sums + ends) / 2) + ends + 690;
     }
-    return waves * (sums + 403 + finish + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
+    return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
 }
 
 /* Whether the kernels can do it: registers for the sums. */

@@ -19,6 +19,7 @@ struct asdm_moments_layout {
 
 enum {
     ASDM_MOMENTS_TOKENS = 256, /* fewest: the norm of a smaller map reads it once in any case */
+    ASDM_MOMENTS_MOST = 4096,  /* most: the ends of so many tiles take longer than reading a larger map again */
     ASDM_SLAB = 64,
     ASDM_SLAB_SMALL = 16, /* of maps with fewer tokens than */
     ASDM_SLAB_TOKENS = 4096
@@ -36,7 +37,8 @@ static inline struct asdm_moments_layout asdm_moments_layout(int common, int64_t
     const struct asdm_moments_layout none = {0, 0, 0, 0};
     const int slab = tokens < ASDM_SLAB_TOKENS ? ASDM_SLAB_SMALL : ASDM_SLAB;
     const int granule = common ? asdm_moments_granule(common) : 0;
-    if (!granule || tokens < ASDM_MOMENTS_TOKENS || tokens % slab || tokens / slab > INT32_MAX)
+    if (!granule || tokens < ASDM_MOMENTS_TOKENS || tokens > ASDM_MOMENTS_MOST || tokens % slab ||
+        tokens / slab > INT32_MAX)
         return none;
     const struct asdm_moments_layout layout = {granule, slab, (int)(channels / granule), (int)(tokens / slab)};
     return layout;

@@ -161,9 +161,11 @@ buffers prepare(const test &t) {
         map[i] = (i * 5 + 3) % kv_rows;
     TRY(cudaMemcpy(b.map, map.data(), t.rows * 4, cudaMemcpyHostToDevice));
     char *first = b.value + t.offset * size;
-    b.a = {t.dtype, t.rows,  t.heads, t.head_dim, t.tokens, t.keys, t.causal,
-           first,   nullptr, nullptr, stride,     stride,   stride, t.mapped ? b.map : nullptr,
-           b.y};
+    b.a = {};
+    b.a.dtype = t.dtype, b.a.rows = t.rows, b.a.heads = t.heads, b.a.head_dim = t.head_dim;
+    b.a.tokens = t.tokens, b.a.keys = t.keys, b.a.causal = t.causal;
+    b.a.q = first, b.a.q_stride = b.a.k_stride = b.a.v_stride = stride;
+    b.a.kv_map = t.mapped ? b.map : nullptr, b.a.y = b.y;
     if (t.fused) {
         b.a.k = first + width * size;
         b.a.v = first + 2 * width * size;

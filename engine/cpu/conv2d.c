@@ -1,6 +1,5 @@
-/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. A row's
- * bits must not depend on how many rows there are, so what one row alone gets decides: where oneDNN would choose
- * another implementation for more rows, each row is a call of its own. */
+/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. Each row
+ * is a call of its own (see cpu/linear.c). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,81 +20,67 @@ struct conv2d {
     struct cpu_op op;
     struct cpu_product *products[PHASES];
     const void *weights[PHASES];
-    int count;             /* 1, or PHASES when folded */
-    int call_rows[PHASES]; /* rows of one call of each product: all, or 1 */
+    int count; /* 1, or PHASES when folded */
     const float *bias;
-    size_t enlarged_bytes, product_scratch; /* scratch: the upsampled map (not folded) or one phase, then oneDNN's */
-    struct cpu_mixture mixture;             /* with experts: then its own */
+    /* Scratch: the upsampled map (not folded) or one phase, of one row; then oneDNN's; with experts then the mixture's. */
+    size_t enlarged_bytes, product_scratch;
+    struct cpu_mixture mixture;
 };
 
 /* ---- moving data */
 
-/* The map upsampled to the size of the output. */
-static void enlarge(const struct conv2d *conv, const struct asdm_run *run, unsigned char *dst) {
+/* A row's map upsampled to the size of the output. */
+static void enlarge(const struct conv2d *conv, const unsigned char *src, unsigned char *dst) {
     struct asdm_extent in = conv->op.site.in[ASDM_SRC_X], out = conv->op.site.out;
     size_t pixel = (size_t)in.channels * conv->op.backend->base.element_bytes;
-#pragma omp parallel for collapse(2)
-    for (int row = 0; row < conv->op.site.rows; row++)
-        for (int64_t y = 0; y < out.height; y++) {
-            const unsigned char *src =
-                cpu_source(&conv->op, run, ASDM_SRC_X, row) + (size_t)(y / 2) * (size_t)in.width * pixel;
-            unsigned char *line = dst + ((size_t)row * (size_t)out.height + (size_t)y) * (size_t)out.width * pixel;
-            for (int64_t x = 0; x < out.width; x++)
-                memcpy(line + (size_t)x * pixel, src + (size_t)(x / 2) * pixel, pixel);
-        }
+#pragma omp parallel for
+    for (int64_t y = 0; y < out.height; y++) {
+        const unsigned char *from = src + (size_t)(y / 2) * (size_t)in.width * pixel;
+        unsigned char *line = dst + (size_t)y * (size_t)out.width * pixel;
+        for (int64_t x = 0; x < out.width; x++)
+            memcpy(line + (size_t)x * pixel, from + (size_t)(x / 2) * pixel, pixel);
+    }
 }
 
-/* Pixels of one phase to their places in the output. */
-static void spread_phase(const struct conv2d *conv, const struct asdm_run *run, const unsigned char *src, int phase) {
+/* Pixels of one phase of a row to their places in the output. */
+static void spread_phase(const struct conv2d *conv, const unsigned char *src, int phase, unsigned char *dst) {
     struct asdm_extent in = conv->op.site.in[ASDM_SRC_X], out = conv->op.site.out;
     size_t pixel = (size_t)out.channels * conv->op.backend->base.element_bytes;
-#pragma omp parallel for collapse(2)
-    for (int row = 0; row < conv->op.site.rows; row++)
-        for (int64_t y = 0; y < in.height; y++) {
-            const unsigned char *from = src + ((size_t)row * (size_t)in.height + (size_t)y) * (size_t)in.width * pixel;
-            unsigned char *to = cpu_result(&conv->op, run, row) +
-                                ((size_t)(2 * y + phase / 2) * (size_t)out.width + (size_t)(phase % 2)) * pixel;
-            for (int64_t x = 0; x < in.width; x++)
-                memcpy(to + 2 * (size_t)x * pixel, from + (size_t)x * pixel, pixel);
-        }
+#pragma omp parallel for
+    for (int64_t y = 0; y < in.height; y++) {
+        const unsigned char *from = src + (size_t)y * (size_t)in.width * pixel;
+        unsigned char *to = dst + ((size_t)(2 * y + phase / 2) * (size_t)out.width + (size_t)(phase % 2)) * pixel;
+        for (int64_t x = 0; x < in.width; x++)
+            memcpy(to + 2 * (size_t)x * pixel, from + (size_t)x * pixel, pixel);
+    }
 }
 
 /* ---- running */
 
-/* All rows through one product; `src` and `dst` are dense maps. */
-static void run_product(const struct conv2d *conv, int which, const unsigned char *src, unsigned char *dst,
-                        void *scratch) {
-    const struct asdm_site *site = &conv->op.site;
-    size_t element = conv->op.backend->base.element_bytes;
-    bool folded = conv->count == PHASES;
-    struct asdm_extent small = site->in[ASDM_SRC_X];
-    size_t in_bytes = cpu_tokens(site->op->upsample && !folded ? site->out : small) * (size_t)small.channels * element;
-    size_t out_bytes = cpu_tokens(folded ? small : site->out) * (size_t)site->out.channels * element;
-    for (int row = 0; row < site->rows; row += conv->call_rows[which])
-        cpu_product_run(conv->products[which], src + (size_t)row * in_bytes, conv->weights[which], conv->bias,
-                        dst + (size_t)row * out_bytes, scratch);
-}
-
 static void run_direct(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct conv2d *conv = kernel->state;
     unsigned char *scratch = run->scratch;
-    const unsigned char *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
     cpu_place_residual(&conv->op, run);
-    if (conv->op.site.op->upsample) {
-        enlarge(conv, run, scratch);
-        src = scratch;
+    for (int row = 0; row < conv->op.site.rows; row++) {
+        const unsigned char *src = cpu_source(&conv->op, run, ASDM_SRC_X, row);
+        if (conv->op.site.op->upsample) {
+            enlarge(conv, src, scratch);
+            src = scratch;
+        }
+        cpu_product_run(conv->products[0], src, conv->weights[0], conv->bias, cpu_result(&conv->op, run, row),
+                        scratch + conv->enlarged_bytes);
     }
-    run_product(conv, 0, src, cpu_result(&conv->op, run, 0), scratch + conv->enlarged_bytes);
 }
 
 static void run_folded(const struct asdm_kernel *kernel, const struct asdm_run *run) {
     const struct conv2d *conv = kernel->state;
     unsigned char *scratch = run->scratch;
-    const unsigned char *src = cpu_source(&conv->op, run, ASDM_SRC_X, 0);
-    for (int phase = 0; phase < PHASES; phase++) {
-        run_product(conv, phase, src, scratch, scratch + conv->enlarged_bytes);
-        spread_phase(conv, run, scratch, phase);
-    }
+    for (int phase = 0; phase < PHASES; phase++)
+        for (int row = 0; row < conv->op.site.rows; row++) {
+            cpu_product_run(conv->products[phase], cpu_source(&conv->op, run, ASDM_SRC_X, row), conv->weights[phase],
+                            conv->bias, scratch, scratch + conv->enlarged_bytes);
+            spread_phase(conv, scratch, phase, cpu_result(&conv->op, run, row));
+        }
 }
 
 static void run_mixed_row(void *user, const struct asdm_run *run, int row, void *const *weights, const float *bias) {
@@ -126,7 +111,7 @@ static struct cpu_product_shape shape_of(const struct cpu_backend *backend, cons
     return (struct cpu_product_shape){
         .conv = true,
         .bf16 = backend->bf16,
-        .rows = op->experts ? 1 : site->rows, /* with experts each row is a call of its own */
+        .rows = 1,
         .in_channels = site->in[ASDM_SRC_X].channels,
         .out_channels = site->out.channels,
         .in_height = in.height,
@@ -161,8 +146,7 @@ static struct cpu_product_shape phase_shape(struct cpu_product_shape shape, cons
 }
 
 /* Winograd halves the time of a large map at a rounding of a few units in the last place, but laying out its weights is
- * slow: with so many pixels per channel the first call earns it back. What decides does not depend on the number of
- * rows. */
+ * slow: with so many pixels per channel the first call earns it back. */
 static bool suits_winograd(const struct cpu_backend *backend, const struct asdm_site *site) {
     const struct asdm_op *op = site->op;
     int64_t channels =
@@ -186,35 +170,14 @@ static enum asdm_status create_product(struct cpu_product_shape shape, bool wino
     return cpu_product_create(&shape, ret, err);
 }
 
-/* A product of all rows if it is the implementation that one row gets, else that of one row. */
-static enum asdm_status choose_product(struct conv2d *conv, struct cpu_product_shape shape, bool folded, int which,
-                                       struct asdm_error *err) {
-    bool winograd = !folded && suits_winograd(conv->op.backend, &conv->op.site);
-    struct cpu_product *all = NULL, *one = NULL;
-    ASDM_TRY(create_product(shape, winograd, &all, err));
-    conv->products[which] = all;
-    conv->call_rows[which] = (int)shape.rows;
-    if (shape.rows == 1)
-        return ASDM_OK;
-    shape.rows = 1;
-    ASDM_TRY(create_product(shape, winograd, &one, err));
-    if (strcmp(cpu_product_name(all), cpu_product_name(one)) == 0) {
-        cpu_product_destroy(&one);
-        return ASDM_OK;
-    }
-    cpu_product_destroy(&conv->products[which]);
-    conv->products[which] = one;
-    conv->call_rows[which] = 1;
-    return ASDM_OK;
-}
-
 static enum asdm_status plan_products(struct conv2d *conv, bool folded, struct asdm_error *err) {
     const struct asdm_site *site = &conv->op.site;
     struct cpu_product_shape whole = shape_of(conv->op.backend, site);
+    bool winograd = !folded && suits_winograd(conv->op.backend, site);
     conv->count = folded ? PHASES : 1;
     for (int i = 0; i < conv->count; i++) {
         struct cpu_product_shape shape = folded ? phase_shape(whole, site, i) : whole;
-        ASDM_TRY(choose_product(conv, shape, folded, i, err));
+        ASDM_TRY(create_product(shape, winograd, &conv->products[i], err));
         struct cpu_pack pack = {conv->op.backend, site, conv->products[i], 0, shape.in_channels, folded ? i : -1, 0};
         if (site->op->experts)
             ASDM_TRY(cpu_mixture_add(&conv->mixture, &pack, err));
@@ -245,11 +208,9 @@ enum asdm_status cpu_plan_conv2d(const struct cpu_backend *backend, const struct
     }
     size_t element = backend->base.element_bytes;
     if (folded)
-        conv->enlarged_bytes =
-            (size_t)site->rows * cpu_tokens(site->in[ASDM_SRC_X]) * (size_t)site->out.channels * element;
+        conv->enlarged_bytes = cpu_tokens(site->in[ASDM_SRC_X]) * (size_t)site->out.channels * element;
     else if (site->op->upsample)
-        conv->enlarged_bytes =
-            (size_t)site->rows * cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
+        conv->enlarged_bytes = cpu_tokens(site->out) * (size_t)site->in[ASDM_SRC_X].channels * element;
     conv->enlarged_bytes = asdm_size_align(conv->enlarged_bytes, 64);
     kernel.scratch_bytes = conv->enlarged_bytes + conv->product_scratch + conv->mixture.scratch_bytes;
     if (!folded)

@@ -1,7 +1,6 @@
 /* Matrix products: oneDNN. Two sources are two products into one result; GEGLU goes over blocks of tokens so that the
- * doubled result stays in the cache. A row's bits must not depend on how many rows there are: oneDNN's bfloat16 kernels
- * choose the order of their sums by the number of tokens, so there each row is a call of its own; float32's do not
- * (tests/unit/test_invariance.c). */
+ * doubled result stays in the cache. A row's bits must not depend on how many rows there are, but oneDNN may choose the
+ * order of its sums by the number of tokens, on some processors: each row is a call of its own. */
 #include <stdlib.h>
 
 #include <asdm/error.h>
@@ -127,8 +126,7 @@ enum asdm_status cpu_plan_linear(const struct cpu_backend *backend, const struct
     size_t scratch = 0;
     kernel.destroy = destroy;
     linear->tokens = (size_t)site->rows * cpu_tokens(site->out);
-    size_t unit = backend->bf16 || op->experts ? cpu_tokens(site->out) : linear->tokens;
-    linear->block = op->geglu ? geglu_block(unit) : unit;
+    linear->block = op->geglu ? geglu_block(cpu_tokens(site->out)) : cpu_tokens(site->out);
     enum asdm_status status = plan_products(linear, &scratch, err);
     if (status != ASDM_OK) {
         destroy(&kernel);

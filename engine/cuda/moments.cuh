@@ -37,11 +37,12 @@ template <class T> static __device__ __forceinline__ float2 cuda_load_pair(const
  * the same bits in each of them and whoever asks. pair(i, channel): two neighbouring values of the lane's i-th token.
  * Taken about the part's `first` value: as the part is small, that loses at most a factor of its size in relative
  * precision, whatever the mean. */
-template <int TOKENS, class F>
-static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(int granule, float first, const F &pair) {
+template <int TOKENS, int GRANULE, class F>
+static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(float first, const F &pair) {
     const unsigned lanes = 0xffu << (threadIdx.x & 24);
     float2 sum = make_float2(0.0f, 0.0f), squares = sum;
-    for (int c = 0; c < granule; c += 2) {
+#pragma unroll
+    for (int c = 0; c < GRANULE; c += 2) {
 #pragma unroll
         for (int i = 0; i < TOKENS / CUDA_PART_LANES; i++) {
             const float2 v = pair(i, c), d = make_float2(v.x - first, v.y - first);
@@ -57,14 +58,28 @@ static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(int gran
         s += __shfl_xor_sync(lanes, s, offset);
         q += __shfl_xor_sync(lanes, q, offset);
     }
-    return cuda_moments_about(first, s, q, (float)(TOKENS * granule));
+    return cuda_moments_about(first, s, q, (float)(TOKENS * GRANULE));
+}
+
+template <int TOKENS, class F>
+static __device__ __forceinline__ struct asdm_moments cuda_granule_moments(int granule, float first, const F &pair) {
+    switch (granule) { /* see asdm_moments_granule() */
+    case 10:
+        return cuda_slab_moments<TOKENS, 10>(first, pair);
+    case 8:
+        return cuda_slab_moments<TOKENS, 8>(first, pair);
+    case 4:
+        return cuda_slab_moments<TOKENS, 4>(first, pair);
+    default:
+        return cuda_slab_moments<TOKENS, 2>(first, pair);
+    }
 }
 
 template <class F>
 static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int slab, int granule, float first,
                                                                         const F &pair) {
-    return slab == ASDM_SLAB ? cuda_slab_moments<ASDM_SLAB>(granule, first, pair)
-                             : cuda_slab_moments<ASDM_SLAB_SMALL>(granule, first, pair);
+    return slab == ASDM_SLAB ? cuda_granule_moments<ASDM_SLAB>(granule, first, pair)
+                             : cuda_granule_moments<ASDM_SLAB_SMALL>(granule, first, pair);
 }
 
 #endif

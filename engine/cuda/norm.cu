@@ -9,7 +9,7 @@
  *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
  * twice as fast as the resident one;
  *  - plain: any sizes, element by element, in three such steps.
- * Where the producers of the sources left the moments of their parts, no statistics are taken.
+ *    Where the producers of the sources left the moments of their parts, no statistics are taken: one kernel;
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
  * and LeVeque (1979). A thread's own set is taken about its first element: as the set is small, that loses at most a
@@ -34,8 +34,8 @@ enum {
     STREAM_CHUNKS = 64,       /* of a row, about, as far as threads have a whole batch: two rows fill the device */
     STREAM_CHUNKS_MAX = 1024, /* of a plain row */
     STREAM_TOKENS = 256,      /* fewest that are streamed */
-    MERGE_SETS = 512,         /* most that are merged within the last kernel */
-    MERGE_BATCH = 8,          /* loads of a lane in flight there */
+    MERGE_LOADS = 4,          /* moments of a lane in a merge within the last kernel: of 128 chunks at most, */
+    PARTS_LOADS = 8,          /* or of parts, so many at a time */
     PLAIN_ELEMENTS = 16384,   /* of a chunk, about */
 };
 
@@ -50,9 +50,9 @@ struct plan {
     int lanes;           /* threads that share a column's tokens */
     int depth;           /* resident: vectors of a thread, at most (1, 2, 4, 8 or 16) */
     int blocks;          /* resident: the cluster; else chunks of a row */
-    bool given;          /* the moments of the sources' parts are known: no statistics are taken */
-    bool merged;         /* by a kernel between */
-    int merge_lanes;     /* else: for each group in the last kernel */
+    bool given;          /* streamed: the moments of the sources' parts are known, scratch is not used */
+    int merge_lanes;     /* given: that merge the parts of a group */
+    bool merged;         /* else: by a kernel between */
     int tokens_of_block; /* but the last has fewer */
 };
 
@@ -119,13 +119,6 @@ bool is_given(const struct cuda_norm *n) {
     return n->parts[0].granule && (!n->channels[1] || n->parts[1].granule);
 }
 
-/* Parts that make up a group. */
-int sets_at_most(const struct cuda_norm *n, int group_channels) {
-    const int least =
-        n->channels[1] && n->parts[1].granule < n->parts[0].granule ? n->parts[1].granule : n->parts[0].granule;
-    return n->parts[0].slabs * (group_channels / least);
-}
-
 bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int least) {
     p->slab_groups = least;
     while (n->groups % (p->slab_groups * 2) == 0 && p->slab_groups * 2 * p->group_channels / lanes <= STREAM_COLUMNS)
@@ -139,7 +132,7 @@ bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int lea
     p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), most);
     p->blocks = ceil_div(n->tokens, p->tokens_of_block);
     p->given = is_given(n);
-    p->merged = (p->given ? sets_at_most(n, p->group_channels) : p->blocks) > MERGE_SETS;
+    p->merged = p->blocks > 32 * MERGE_LOADS;
     for (p->merge_lanes = 32; p->merge_lanes > 8 && p->merge_lanes * p->slab_groups > STREAM_THREADS;)
         p->merge_lanes /= 2;
     return true;
@@ -159,8 +152,7 @@ struct plan plan_of(const struct cuda_norm *n) {
     }
     if (streamed || (p.vectors && plan_streamed(n, &p, lanes, least)))
         return p;
-    p.vectors = false;
-    p.given = is_given(n);
+    p.vectors = p.given = false;
     p.merged = true;
     p.tokens_of_block = ceil_div(PLAIN_ELEMENTS, p.group_channels);
     p.tokens_of_block = p.tokens_of_block > ceil_div(n->tokens, STREAM_CHUNKS_MAX)
@@ -474,10 +466,7 @@ __device__ __forceinline__ struct asdm_moments *chunk_moments(const struct cuda_
 
 __device__ __forceinline__ float2 *group_statistics(const struct cuda_norm &n, const struct plan &p, int row,
                                                     int group) {
-    float2 *first = static_cast<float2 *>(n.scratch);
-    if (!p.given)
-        first = reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0));
-    return first + (size_t)row * n.groups + group;
+    return reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0)) + (size_t)row * n.groups + group;
 }
 
 /* A batch of a lane's vectors: tokens first + (i + batch's) * lanes. */
@@ -526,135 +515,118 @@ __global__ void __launch_bounds__(STREAM_THREADS)
     }
 }
 
-/* The sets that a group's statistics are merged from: chunks, or the parts of its sources. By slabs (a chunk is one).
- */
-struct group_sets {
-    const struct asdm_moments *at[2]; /* the first slab's first, by source */
-    int of_slab[2], step[2];          /* sets of a slab that are the group's; that there are in all */
-    int slabs;
-};
-
-__device__ __forceinline__ struct group_sets sets_of(const struct cuda_norm &n, const struct plan &p, int row,
-                                                     int group) {
-    if (!p.given)
-        return {{chunk_moments(n, p, row, group), NULL}, {1, 0}, {1, 0}, p.blocks};
-    struct group_sets sets = {{NULL, NULL}, {0, 0}, {0, 0}, n.parts[0].slabs};
-    const int begin = group * p.group_channels, end = begin + p.group_channels, border = n.channels[0];
-    const int from[2] = {min(begin, border), max(begin - border, 0)}, to[2] = {min(end, border), max(end - border, 0)};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        if (from[i] == to[i])
-            continue;
-        const struct asdm_moments_layout &parts = n.parts[i];
-        sets.at[i] = n.moments[i] + (size_t)row * parts.slabs * parts.granules + from[i] / parts.granule;
-        sets.of_slab[i] = (to[i] - from[i]) / parts.granule;
-        sets.step[i] = parts.granules;
-    }
-    return sets;
-}
-
-/* Set `k` of a group in `slab`, and how many values it is of: 0, and no set, past the last. */
-__device__ __forceinline__ struct asdm_moments read_set(const struct cuda_norm &n, const struct plan &p,
-                                                        const struct group_sets &sets, int slab, int k, float *count) {
-    const int source = k >= sets.of_slab[0], in_source = k - (source ? sets.of_slab[0] : 0);
-    *count = 0.0f;
-    if (in_source >= sets.of_slab[source])
-        return {0.0f, 0.0f};
-    const int values = p.given ? n.parts[source].slab * n.parts[source].granule
-                               : tokens_in_block(p, n.tokens, slab) * p.group_channels;
-    *count = (float)values;
-    return sets.at[source][(size_t)slab * sets.step[source] + in_source];
-}
-
-/* Many sets, by a block. */
-__global__ void __launch_bounds__(PLAIN_THREADS)
+/* A warp merges a group's chunks: a lane takes every 32nd. */
+__global__ void __launch_bounds__(32)
     merge_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
-    const int group = (int)blockIdx.x, row = (int)blockIdx.y;
+    const int group = (int)blockIdx.x, row = (int)blockIdx.y, thread = (int)threadIdx.x;
+    const struct asdm_moments *m = chunk_moments(n, p, row, group);
     const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
     cuda_wait_inputs();
     cuda_launch_dependents();
-    const struct group_sets sets = sets_of(n, p, row, group);
-    const int count = sets.slabs * (sets.of_slab[0] + sets.of_slab[1]);
-    float mean = 0.0f, m2 = 0.0f, values;
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < count; i += PLAIN_THREADS) {
-        const struct asdm_moments set = read_set(n, p, sets, i % sets.slabs, i / sets.slabs, &values);
-        mean = fmaf(values, set.mean, mean);
-    }
-    mean = block_sum(mean) * all;
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < count; i += PLAIN_THREADS) {
-        const struct asdm_moments set = read_set(n, p, sets, i % sets.slabs, i / sets.slabs, &values);
-        m2 += cuda_deviations(set, values, mean);
-    }
-    m2 = block_sum(m2);
-    if (threadIdx.x == 0)
+    float sum = 0.0f, m2 = 0.0f;
+    for (int b = thread; b < p.blocks; b += 32)
+        sum += (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) * m[b].mean;
+    const float mean = warp_sum(sum) * all;
+    for (int b = thread; b < p.blocks; b += 32)
+        m2 += cuda_deviations(m[b], (float)(tokens_in_block(p, n.tokens, b) * p.group_channels), mean);
+    m2 = warp_sum(m2);
+    if (thread == 0)
         *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(m2 * all + n.eps));
 }
 
-/* Sets first, first + lanes, ... of a group, and the values of each. */
-__device__ __forceinline__ void read_sets(const struct cuda_norm &n, const struct plan &p,
-                                          const struct group_sets &sets, int first, int lanes,
-                                          struct asdm_moments (&set)[MERGE_BATCH], float (&values)[MERGE_BATCH]) {
-    const float of_slabs = 1.0f / (float)sets.slabs;
+/* The statistics of a slab's groups from those of the chunks, in shared memory; a warp for every group. */
+__device__ __forceinline__ void merge_chunks(const struct cuda_norm &n, const struct plan &p, int row, int slab,
+                                             float2 *of_group) {
+    const int thread = (int)threadIdx.x % 32;
+    const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
+    for (int group = (int)threadIdx.x / 32; group < p.slab_groups; group += (int)blockDim.x / 32) {
+        const struct asdm_moments *m = chunk_moments(n, p, row, slab * p.slab_groups + group);
+        struct asdm_moments mine[MERGE_LOADS];
+        float counts[MERGE_LOADS], sum = 0.0f, m2 = 0.0f;
 #pragma unroll
-    for (int i = 0; i < MERGE_BATCH; i++) {
-        const int at = first + i * lanes, k = (int)(((float)at + 0.5f) * of_slabs); /* exact: there are few */
-        set[i] = read_set(n, p, sets, at - k * sets.slabs, k, &values[i]);
+        for (int i = 0; i < MERGE_LOADS; i++) {
+            const int b = thread + 32 * i;
+            counts[i] = b < p.blocks ? (float)(tokens_in_block(p, n.tokens, b) * p.group_channels) : 0.0f;
+            mine[i] = b < p.blocks ? m[b] : (struct asdm_moments){0.0f, 0.0f};
+        }
+#pragma unroll
+        for (int i = 0; i < MERGE_LOADS; i++)
+            sum += counts[i] * mine[i].mean;
+        const float mean = warp_sum(sum) * all;
+#pragma unroll
+        for (int i = 0; i < MERGE_LOADS; i++)
+            m2 += cuda_deviations(mine[i], counts[i], mean);
+        m2 = warp_sum(m2);
+        if (thread == 0)
+            of_group[group] = make_float2(mean, rsqrtf(m2 * all + n.eps));
     }
 }
 
-/* (mean, 1 / standard deviation) of a group from its sets, by a power of two of lanes of a warp. What the first batch
- * of loads brings is read once. */
-__device__ __forceinline__ float2 merge_sets(const struct cuda_norm &n, const struct plan &p,
-                                             const struct group_sets &sets, int lane, int lanes) {
-    const unsigned mask = (lanes == 32 ? 0xffffffffu : (1u << lanes) - 1) << (threadIdx.x & 31 & ~(lanes - 1));
+/* The parts of a group that are of one source: sets of a slab's neighbours, slab after slab. */
+struct group_parts {
+    const struct asdm_moments *first;
+    int count, of_slab, step; /* parts: in all, of a slab, from slab to slab */
+    float values;             /* in a part */
+
+    __device__ __forceinline__ group_parts(const struct cuda_norm &n, const struct plan &p, int row, int group,
+                                           int source) {
+        const struct asdm_moments_layout &parts = n.parts[source];
+        const int origin = source ? n.channels[0] : 0, begin = group * p.group_channels - origin;
+        const int from = max(begin, 0), to = min(begin + p.group_channels, n.channels[source]);
+        of_slab = from < to ? (to - from) / parts.granule : 0;
+        count = of_slab * parts.slabs;
+        step = parts.granules;
+        first = n.moments[source] + (size_t)row * parts.slabs * parts.granules + (of_slab ? from / parts.granule : 0);
+        values = (float)(parts.slab * parts.granule);
+    }
+    /* Sum of term(part) over a lane's parts. */
+    template <class F> __device__ __forceinline__ float sum(int lane, int lanes, const F &term) const {
+        const float inverse = 1.0f / (float)of_slab;
+        float all = 0.0f;
+        for (int begin = lane; begin < count; begin += PARTS_LOADS * lanes) {
+            struct asdm_moments part[PARTS_LOADS];
+#pragma unroll
+            for (int i = 0; i < PARTS_LOADS; i++) {
+                const int at = min(begin + i * lanes, count - 1);
+                const int slab = (int)(((float)at + 0.5f) * inverse); /* exact: there are few */
+                part[i] = first[slab * step + at - slab * of_slab];
+            }
+#pragma unroll
+            for (int i = 0; i < PARTS_LOADS; i++)
+                all += begin + i * lanes < count ? term(part[i]) : 0.0f;
+        }
+        return all;
+    }
+};
+
+/* The statistics of a slab's groups from their sources' parts, in shared memory; some lanes for every group. */
+__device__ __forceinline__ void merge_parts(const struct cuda_norm &n, const struct plan &p, int row, int slab,
+                                            float2 *of_group) {
+    const int lanes = p.merge_lanes, lane = (int)threadIdx.x % lanes;
+    const unsigned mask = (lanes == 32 ? 0xffffffffu : (1u << lanes) - 1)
+                          << (threadIdx.x & 31 & ~(unsigned)(lanes - 1));
     const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
-    const int count = sets.slabs * (sets.of_slab[0] + sets.of_slab[1]), batch = MERGE_BATCH * lanes;
     const auto sum_lanes = [&](float x) {
         for (int offset = lanes / 2; offset > 0; offset /= 2)
             x += __shfl_xor_sync(mask, x, offset);
         return x;
     };
-    struct asdm_moments first[MERGE_BATCH], set[MERGE_BATCH];
-    float first_values[MERGE_BATCH], values[MERGE_BATCH], mean = 0.0f, m2 = 0.0f;
-    read_sets(n, p, sets, lane, lanes, first, first_values);
-#pragma unroll
-    for (int i = 0; i < MERGE_BATCH; i++)
-        mean = fmaf(first_values[i], first[i].mean, mean);
-    for (int at = batch; at < count; at += batch) {
-        read_sets(n, p, sets, at + lane, lanes, set, values);
-#pragma unroll
-        for (int i = 0; i < MERGE_BATCH; i++)
-            mean = fmaf(values[i], set[i].mean, mean);
-    }
-    mean = sum_lanes(mean) * all;
-#pragma unroll
-    for (int i = 0; i < MERGE_BATCH; i++)
-        m2 += cuda_deviations(first[i], first_values[i], mean);
-    for (int at = batch; at < count; at += batch) {
-        read_sets(n, p, sets, at + lane, lanes, set, values);
-#pragma unroll
-        for (int i = 0; i < MERGE_BATCH; i++)
-            m2 += cuda_deviations(set[i], values[i], mean);
-    }
-    return make_float2(mean, rsqrtf(sum_lanes(m2) * all + n.eps));
-}
-
-/* The statistics of a slab's groups, in shared memory; some lanes for every group. */
-__device__ __forceinline__ void merge_slab(const struct cuda_norm &n, const struct plan &p, int row, int slab,
-                                           float2 *of_group) {
-    const int lanes = p.merge_lanes, lane = (int)threadIdx.x % lanes;
     for (int group = (int)threadIdx.x / lanes; group < p.slab_groups; group += (int)blockDim.x / lanes) {
-        const struct group_sets sets = sets_of(n, p, row, slab * p.slab_groups + group);
-        const float2 statistics = merge_sets(n, p, sets, lane, lanes);
+        const struct group_parts a(n, p, row, slab * p.slab_groups + group, 0);
+        const struct group_parts b(n, p, row, slab * p.slab_groups + group, 1);
+        const auto mean_of = [](struct asdm_moments part) { return part.mean; };
+        const float sum = a.values * a.sum(lane, lanes, mean_of) + b.values * b.sum(lane, lanes, mean_of);
+        const float mean = sum_lanes(sum) * all;
+        const float m2 = a.sum(lane, lanes, [&](struct asdm_moments part) {
+            return cuda_deviations(part, a.values, mean);
+        }) + b.sum(lane, lanes, [&](struct asdm_moments part) { return cuda_deviations(part, b.values, mean); });
+        const float variance = sum_lanes(m2) * all;
         if (lane == 0)
-            of_group[group] = statistics;
+            of_group[group] = make_float2(mean, rsqrtf(variance + n.eps));
     }
-    __syncthreads();
 }
 
-template <class T>
+template <class T, bool GIVEN>
 __global__ void __launch_bounds__(STREAM_THREADS, 2)
     apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
     extern __shared__ float2 of_group[];
@@ -675,9 +647,15 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
     cuda_wait_inputs();
     cuda_launch_dependents();
     load_batch<T>(x, step, mine, data);
-    const float2 *statistics = p.merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
-    if (!p.merged)
-        merge_slab(n, p, row, slab, of_group);
+    const bool merged = !GIVEN && p.merged;
+    const float2 *statistics = merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
+    if (!merged) {
+        if (GIVEN)
+            merge_parts(n, p, row, slab, of_group);
+        else
+            merge_chunks(n, p, row, slab, of_group);
+        __syncthreads();
+    }
     affine.start(statistics[c.group], statistics[c.group + (c.split < W)], c.split, gain, bias);
     for (int t = 0; t < mine; t += STREAM_BATCH) {
         if (t)
@@ -691,20 +669,20 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
 }
 
 cudaError_t launch_merge(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
-    return cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(PLAIN_THREADS), 0, stream, n, p);
+    return cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
 }
 
 template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
-    const unsigned threads = (unsigned)ceil_div(p.lanes * p.columns, 32) * 32;
-    cudaError_t status = cudaSuccess;
-    if (!p.given)
-        status = cuda_launch(chunk_kernel<T>, grid, dim3(threads), parts_bytes(&p), stream, n, p);
+    const dim3 threads((unsigned)ceil_div(p.lanes * p.columns, 32) * 32);
+    const size_t statistics = sizeof(float2) * (size_t)p.slab_groups;
+    if (p.given)
+        return cuda_launch(apply_kernel<T, true>, grid, threads, statistics, stream, n, p);
+    cudaError_t status = cuda_launch(chunk_kernel<T>, grid, threads, parts_bytes(&p), stream, n, p);
     if (status == cudaSuccess && p.merged)
         status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
-        status =
-            cuda_launch(apply_kernel<T>, grid, dim3(threads), sizeof(float2) * (size_t)p.slab_groups, stream, n, p);
+        status = cuda_launch(apply_kernel<T, false>, grid, threads, statistics, stream, n, p);
     return status;
 }
 
@@ -738,9 +716,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
 template <class T> cudaError_t launch_plain(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const size_t elements = (size_t)n.tokens * (size_t)(n.channels[0] + n.channels[1]);
     const dim3 grid((unsigned)p.blocks, (unsigned)n.groups, (unsigned)n.rows);
-    cudaError_t status = cudaSuccess;
-    if (!p.given)
-        status = cuda_launch(plain_chunk_kernel<T>, grid, dim3(PLAIN_THREADS), 0, stream, n, p);
+    cudaError_t status = cuda_launch(plain_chunk_kernel<T>, grid, dim3(PLAIN_THREADS), 0, stream, n, p);
     if (status == cudaSuccess)
         status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
@@ -770,9 +746,7 @@ template <class T> cudaError_t group_norm(const struct cuda_norm &n, const struc
 extern "C" size_t cuda_group_norm_scratch(const struct cuda_norm *n) {
     const struct plan p = plan_of(n);
     const size_t groups = (size_t)n->rows * (size_t)n->groups;
-    if (p.resident)
-        return 0;
-    return groups * ((p.given ? 0 : (size_t)p.blocks * sizeof(struct asdm_moments)) + sizeof(float2));
+    return p.resident || p.given ? 0 : groups * ((size_t)p.blocks * sizeof(struct asdm_moments) + sizeof(float2));
 }
 
 extern "C" cudaError_t cuda_group_norm(const struct cuda_norm *n, cudaStream_t stream) {

@@ -82,10 +82,16 @@ SM90_INLINE region region_of(const work &p, int chunk, int group, int half) {
     return {group, half * HALF, HALF, (int)threadIdx.x % 128, 128, BAR_GROUP + group};
 }
 
+/* Byte of a block's row where channel `column` of it is: 16 bytes each change places with others by the row. */
+SM90_INLINE int swizzled(int row, int column, int channels) {
+    return ((column / 8) ^ (row * channels / 64 & (channels / 8 - 1))) * 16 + column % 8 * 2;
+}
+
 /* Byte of the staging where channel `column` (of the tile's) of a region's pixel is. */
-template <int BN> SM90_INLINE int staged_at(int group, int row, int column) {
-    return group * (HALF * BN * 2) + column / BLOCK_CHANNELS * BLOCK_BYTES + row * 32 +
-           ((column / 8 ^ row / 4) & 1) * 16 + column % 8 * 2;
+template <int BN> SM90_INLINE int staged_at(bool geglu, int group, int row, int column) {
+    const int channels = block_channels(BN, geglu);
+    return group * (HALF * BN * 2) + column / channels * (HALF * 2 * channels) + row * 2 * channels +
+           swizzled(row, column % channels, channels);
 }
 
 /* The place in y of pixel m: with upsampling, of its phase among the doubled pixels. */
@@ -96,24 +102,31 @@ SM90_INLINE size_t out_pixel(const work &p, int m, int phase) {
     return ((size_t)line * 2 + (phase >> 1)) * (2 * p.width) + 2 * w + (phase & 1);
 }
 
-/* Visits the region's groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
-template <int GROUPS, int BN, typename F>
-SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int channel0, const F &body) {
-    for (int i = r.thread; i < r.rows * GROUPS; i += r.threads) {
-        const int row = i / GROUPS, group = i - row * GROUPS;
+/* Some of a region's pixels, and who of how many takes part in moving them. */
+struct movers {
+    int row0, rows, thread, threads;
+};
+
+/* Visits groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
+template <int BN, bool GEGLU, typename F>
+SM90_INLINE void for_groups(const work &p, const region &r, const movers &by, const tile &t, const F &body) {
+    constexpr int groups = (GEGLU ? BN / 2 : BN) / 8;
+    const int channel0 = GEGLU ? t.n0 / 2 : t.n0;
+    for (int i = by.thread; i < by.rows * groups; i += by.threads) {
+        const int row = by.row0 + i / groups, group = i % groups;
         const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
         if (m < t.m_end && left > 0)
-            body(staged_at<BN>(r.group, row, group * 8), out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel,
-                 left);
+            body(staged_at<BN>(GEGLU, r.group, row, group * 8),
+                 out_pixel(p, m, t.phase) * (size_t)p.out_channels + channel, left);
     }
 }
 
 template <int BN, typename F>
-SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const F &body) {
+SM90_INLINE void for_pixels(const work &p, const region &r, const movers &by, const tile &t, const F &body) {
     if (p.geglu)
-        for_groups<BN / 16, BN>(p, r, t, t.n0 / 2, body);
+        for_groups<BN, true>(p, r, by, t, body);
     else
-        for_groups<BN / 8, BN>(p, r, t, t.n0, body);
+        for_groups<BN, false>(p, r, by, t, body);
 }
 
 /* Biases of a tile's kernel and of its row, from the tile's first output on; or NULL. */
@@ -139,19 +152,19 @@ SM90_INLINE void fetch_own(const work &p, const cta<BN> &c, const region &r, con
             ((T *)c.row_bias_ptr)[r.group * BN + i] = row_bias[i];
     }
     if (residual)
-        for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+        for_pixels<BN>(p, r, {0, r.rows, r.thread, r.threads}, t, [&](int at, size_t element, int left) {
             for (int i = 0; i < min(left, 8); i++)
                 ((T *)(c.staging_ptr + at))[i] = residual[element + i];
         });
     sm90_bar_sync(r.barrier, r.threads);
 }
 
-/* Staging to y, by those who finished it. */
+/* Staging to y, of those pixels, by threads that see what is staged of them. */
 template <typename T, int BN>
-SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
+SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, const movers &by, const tile &t) {
     T *y = (T *)p.y;
     const bool whole = p.out_channels % 8 == 0;
-    for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+    for_pixels<BN>(p, r, by, t, [&](int at, size_t element, int left) {
         if (whole) {
             *(uint4 *)(y + element) = *(const uint4 *)(c.staging_ptr + at);
         } else {
@@ -159,16 +172,16 @@ SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, con
                 y[element + i] = ((const T *)(c.staging_ptr + at))[i];
         }
     });
-    sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
 }
 
 /* UNITS times 16 columns, from `column` on, of 16 rows: v[8 unit .. 8 unit + 3] are 8 columns as sm90_wgmma lays them
  * out, the next four the 8 columns after. Bias, activation or GEGLU, residual; to the staging rows from `row` on. Step
  * by step over all of them, so that the latencies of shared memory overlap and nothing is decided per number. */
-template <typename T, int BN, int UNITS>
-SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int column, float *v) {
+template <typename T, int BN, int UNITS, bool GEGLU>
+SM90_INLINE void finish_units(const work &p, const cta<BN> &c, int group, int row, int column, float *v) {
     using P = pair_of<T>;
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4 * 2, turned = g / 4;
+    constexpr int channels = block_channels(BN, GEGLU);
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4 * 2;
     if (p.bias) {
         const float *bias = (const float *)c.bias_ptr + group * BN + column + q;
 #pragma unroll
@@ -185,7 +198,7 @@ SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int
             v[4 * i] += b.x, v[4 * i + 1] += b.y, v[4 * i + 2] += b.x, v[4 * i + 3] += b.y;
         }
     }
-    if (p.geglu) {
+    if (GEGLU) {
 #pragma unroll
         for (int i = 0; i < 4 * UNITS; i++)
             v[i / 4 * 8 + i % 4] *= gelu_erf(v[i / 4 * 8 + 4 + i % 4]);
@@ -195,15 +208,16 @@ SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int
             v[i] = activate(p.activation, v[i]);
     }
     /* pair i: v[2 i] and v[2 i + 1], of rows g and g + 8 in turn; with geglu only those of the values */
-    uint8_t *at = c.staging_ptr + group * (HALF * BN * 2) + (row + g) * 32 + q * 2;
+    uint8_t *at = c.staging_ptr + group * (HALF * BN * 2) + (row + g) * 2 * channels + q * 2;
     const auto place = [&](int i) {
-        const int unit = column / 16 + i / 4, block = p.geglu ? unit / 2 : unit, half = p.geglu ? unit : i / 2;
-        return (typename P::type *)(at + block * BLOCK_BYTES + ((half ^ turned) & 1) * 16 + (i & 1) * 8 * 32);
+        const int unit = column / 16 + i / 4, first = GEGLU ? unit * 8 : unit * 16 + i / 2 % 2 * 8;
+        return (typename P::type *)(at + first / channels * (HALF * 2 * channels) + (i & 1) * 16 * channels +
+                                    swizzled(g, first % channels, channels));
     };
     const auto for_pairs = [&](const auto &body) {
 #pragma unroll
         for (int i = 0; i < 4 * UNITS; i++)
-            if (!(i & 2) || !p.geglu)
+            if (!(i & 2) || !GEGLU)
                 body(i);
     };
     if (p.residual) {
@@ -216,6 +230,14 @@ SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int
         });
     }
     for_pairs([&](int i) { *place(i) = P::pack(v[2 * i], v[2 * i + 1]); });
+}
+
+template <typename T, int BN, int UNITS>
+SM90_INLINE void finish(const work &p, const cta<BN> &c, int group, int row, int column, float *v) {
+    if (p.geglu)
+        finish_units<T, BN, UNITS, true>(p, c, group, row, column, v);
+    else
+        finish_units<T, BN, UNITS, false>(p, c, group, row, column, v);
 }
 
 /* Sends this chunk's sums to the CTAs that finish them: warp w's pixels to the CTA of slice w * spread / 8. */
@@ -307,25 +329,27 @@ SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, 
 /* Moments of the parts of a region whose result is staged. */
 template <typename T, int BN>
 SM90_INLINE void measure(const work &p, const cta<BN> &c, const region &r, const tile &t) {
-    const int parts = r.rows / p.slab * p.across, pixels = p.height * p.width;
+    constexpr int channels = block_channels(BN, false);
+    const int parts = r.rows / p.slab * p.across, lane = r.thread % CUDA_PART_LANES;
     for (int part = r.thread / CUDA_PART_LANES; part < parts; part += r.threads / CUDA_PART_LANES) {
         const int slab = (int)(((float)part + 0.5f) * p.across_inverse); /* exact: there are few parts */
-        const int granule = part - slab * p.across, row0 = slab * p.slab;
-        const int m = t.m0 + r.row0 + row0, row = m / pixels, at = t.phase * pixels + m - row * pixels;
-        const int lane = r.thread % CUDA_PART_LANES, turned = lane / 4; /* slabs are of whole eights of pixels */
-        const uint8_t *mine = c.staging_ptr + staged_at<BN>(r.group, row0 + lane, 0) - turned * 16;
-        const T first = *(const T *)(c.staging_ptr + staged_at<BN>(r.group, row0, granule * p.granule));
-        const struct asdm_moments moments =
-            cuda_part_moments(p.slab, p.granule, cuda_to_float(first), [&](int i, int in_part) {
-                const unsigned channel = (unsigned)(granule * p.granule + in_part);
-                const unsigned at =
-                    channel / BLOCK_CHANNELS * BLOCK_BYTES + ((channel / 8 ^ turned) & 1) * 16 + channel % 8 * 2;
-                return cuda_load_pair((const T *)(mine + at + i * (CUDA_PART_LANES * 32)));
-            });
-        if (r.thread % CUDA_PART_LANES == 0 && m < t.m_end && t.n0 + granule * p.granule < p.out_channels)
+        const int granule = part - slab * p.across, row0 = slab * p.slab, first = granule * p.granule;
+        /* Slabs are of whole eights of pixels, and as swizzled() has it, those eight times i on are alike. */
+        const uint8_t *mine = c.staging_ptr + r.group * (HALF * BN * 2) + (row0 + lane) * 2 * channels;
+        const float about = cuda_to_float(*(const T *)(c.staging_ptr + staged_at<BN>(false, r.group, row0, first)));
+        const struct asdm_moments moments = cuda_part_moments(p.slab, p.granule, about, [&](int i, int in_part) {
+            const unsigned channel = (unsigned)(first + in_part);
+            return cuda_load_pair((const T *)(mine + channel / channels * (HALF * 2 * channels) +
+                                              swizzled(lane, (int)(channel % channels), channels) +
+                                              i * (CUDA_PART_LANES * 2 * channels)));
+        });
+        const int m = t.m0 + r.row0 + row0;
+        if (lane == 0 && m < t.m_end && t.n0 + first < p.out_channels) {
+            const int pixels = p.height * p.width, row = m / pixels, at = t.phase * pixels + m - row * pixels;
             p.moments[((size_t)row * p.slabs + (p.slab == ASDM_SLAB ? at / ASDM_SLAB : at / ASDM_SLAB_SMALL)) *
                           p.granules +
                       t.n0 / BN * p.across + granule] = moments;
+        }
     }
 }
 
@@ -336,24 +360,25 @@ template <typename T, int BN> SM90_INLINE void bring(const work &p, const cta<BN
     const uint32_t ready = c.ready + 8 * r.group;
     const float *bias = bias_of(p, t);
     const T *row_bias = row_bias_of<T>(p, r, t);
-    const int outputs = min(BN, p.weight_rows - t.n0), blocks = (p.geglu ? BN / 2 : BN) / BLOCK_CHANNELS;
-    const int bytes = (bias ? outputs * 4 : 0) + (row_bias ? outputs * 2 : 0) + (p.residual ? blocks * r.rows * 32 : 0);
+    const int outputs = min(BN, p.weight_rows - t.n0), columns = p.geglu ? BN / 2 : BN;
+    const int channels = block_channels(BN, p.geglu);
+    const int bytes = (bias ? outputs * 4 : 0) + (row_bias ? outputs * 2 : 0) + (p.residual ? columns * r.rows * 2 : 0);
     sm90_mbarrier_expect_tx(ready, bytes);
     if (bias)
         sm90_load_bytes(c.bias + r.group * BN * 4, bias, outputs * 4, ready);
     if (row_bias)
         sm90_load_bytes(c.row_bias + r.group * BN * 2, row_bias, outputs * 2, ready);
-    for (int i = 0; p.residual && i < blocks; i++)
-        sm90_load_2d(c.staging + staged_at<BN>(r.group, 0, i * BLOCK_CHANNELS), &p.from, ready,
-                     (p.geglu ? t.n0 / 2 : t.n0) + i * BLOCK_CHANNELS, t.m0 + r.row0);
+    for (int column = 0; p.residual && column < columns; column += channels)
+        sm90_load_2d(c.staging + staged_at<BN>(p.geglu, r.group, 0, column), &p.from, ready,
+                     (p.geglu ? t.n0 / 2 : t.n0) + column, t.m0 + r.row0);
 }
 
 /* What is staged of a region, to y: by one thread, which waits for it later. */
 template <int BN> SM90_INLINE void take(const work &p, const cta<BN> &c, const region &r, const tile &t) {
-    const int blocks = (p.geglu ? BN / 2 : BN) / BLOCK_CHANNELS;
-    for (int i = 0; i < blocks; i++)
-        sm90_store_2d(&p.to, c.staging + staged_at<BN>(r.group, 0, i * BLOCK_CHANNELS),
-                      (p.geglu ? t.n0 / 2 : t.n0) + i * BLOCK_CHANNELS, t.m0 + r.row0);
+    const int columns = p.geglu ? BN / 2 : BN, channels = block_channels(BN, p.geglu);
+    for (int column = 0; column < columns; column += channels)
+        sm90_store_2d(&p.to, c.staging + staged_at<BN>(p.geglu, r.group, 0, column),
+                      (p.geglu ? t.n0 / 2 : t.n0) + column, t.m0 + r.row0);
     sm90_store_commit();
 }
 

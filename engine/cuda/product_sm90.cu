@@ -229,36 +229,41 @@ template <int BN, int MODE> struct turn {
     }
 };
 
-/* A region, from its sums to y or into the porter's hands. */
+/* A region, from its sums to y or into the porter's hands: not the last, as its own threads store that sooner. */
 template <typename T, int BN, int MODE>
 SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&sum)[BN / 2]) {
     const int group = warp_of() / 4;
     const turn<BN, MODE> now(p, c, group, n);
     const region &r = now.r;
     const tile t = tile_of(p, c, now.index);
-    const bool last = turn<BN, MODE>(p, c, group, n + 1).index >= c.tiles;
+    const bool last = turn<BN, MODE>(p, c, group, n + 1).index >= c.tiles, ported = p.carried && !last;
     if (p.carried)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
         fetch_own<T, BN>(p, c, r, t);
-    if (p.spread > 1)
+    if (p.spread > 1) {
         finish_slice<T, BN, MODE>(p, c, r, t, sum);
-    else
-        finish_all<T, BN>(p, c, sum);
-    if (p.carried)
-        sm90_fence_async();
-    if (p.moments || last || !p.carried)
         sm90_bar_sync(r.barrier, r.threads);
-    if (p.carried && last && r.thread == 0)
-        take(p, c, r, t);
-    if (p.moments)
+    } else {
+        finish_all<T, BN>(p, c, sum);
+        __syncwarp();
+    }
+    if (!ported) {
+        const int lane = threadIdx.x % 32; /* a warp has made 16 pixels, unless they are a slice's */
+        store_own<T, BN>(
+            p, c, r, p.spread > 1 ? movers{0, r.rows, r.thread, r.threads} : movers{warp_of() % 4 * 16, 16, lane, 32},
+            t);
+    }
+    if (p.moments) {
+        sm90_bar_sync(r.barrier, r.threads);
         measure<T, BN>(p, c, r, t);
-    if (!p.carried)
-        store_own<T, BN>(p, c, r, t);
-    else if (!last)
+    }
+    if (ported) {
+        sm90_fence_async();
         sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32);
-    else if (r.thread == 0)
-        sm90_store_wait();
+    } else if (!last) {
+        sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
+    }
 }
 
 /* A tile by both warpgroups: its sums. */
@@ -460,13 +465,16 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
 }
 
 /* y and the residual, in blocks of the staging. */
-bool encode_ends(const struct cuda_product *p, work *w) {
+bool encode_ends(const struct cuda_product *p, const choice &c, work *w) {
     const uint64_t dims[2] = {(uint64_t)p->out_channels, (uint64_t)w->m}, strides[1] = {2 * dims[0]};
-    const uint32_t box[2] = {BLOCK_CHANNELS, (uint32_t)(w->spread > 1 ? BM / w->spread : HALF)};
+    const int channels = block_channels(c.width, p->geglu);
+    const uint32_t box[2] = {(uint32_t)channels, (uint32_t)(w->spread > 1 ? BM / w->spread : HALF)};
     const bool bf16 = p->dtype == CUDA_BF16;
-    return sm90_encode_tiled(&w->to, bf16, 2, p->y, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_32B) &&
-           (!p->residual ||
-            sm90_encode_tiled(&w->from, bf16, 2, p->residual, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_32B));
+    const CUtensorMapSwizzle swizzle = channels == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
+                                       : channels == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                                        : CU_TENSOR_MAP_SWIZZLE_32B;
+    return sm90_encode_tiled(&w->to, bf16, 2, p->y, dims, strides, box, swizzle) &&
+           (!p->residual || sm90_encode_tiled(&w->from, bf16, 2, p->residual, dims, strides, box, swizzle));
 }
 
 template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaStream_t stream) {
@@ -564,7 +572,7 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.stride = p->stride;
     w.carried = p->out_channels % 8 == 0 && !p->upsample && !(p->geglu && c.width % 32) &&
                 !(p->slots && w.height * w.width % BM);
-    if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, &w)))
+    if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, c, &w)))
         return cudaErrorInvalidValue;
     return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);
 }

@@ -23,8 +23,12 @@ enum {
     BAR_REFILL,
     BAR_TURN /* + group */
 };
-/* The staging: blocks of 16 channels by HALF pixels, as the copy engine swizzles rows of 32 bytes. */
-enum { BLOCK_CHANNELS = 16, BLOCK_BYTES = HALF * BLOCK_CHANNELS * 2 };
+/* The staging: blocks of so many channels by HALF pixels, as the copy engine swizzles rows of 128, 64 or 32 bytes. The
+ * wider, the less it has to do. `width`: outputs of a tile. */
+__host__ __device__ constexpr int block_channels(int width, bool geglu) {
+    const int columns = geglu ? width / 2 : width;
+    return columns % 64 == 0 ? 64 : columns % 32 == 0 ? 32 : 16;
+}
 
 /* How the two warpgroups that multiply share the tiles. */
 enum mode {

@@ -125,9 +125,6 @@ SM90_INLINE void sm90_store_commit() {
 SM90_INLINE void sm90_store_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
-SM90_INLINE void sm90_store_wait() {
-    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
 
 /* Orders this thread's ordinary accesses to shared memory before those of the copy engine and the tensor cores. */
 SM90_INLINE void sm90_fence_async() {

@@ -33,18 +33,18 @@ template <class T> static __device__ __forceinline__ float2 cuda_load_pair(const
         return cuda_unpack(*reinterpret_cast<const uint32_t *>(p), T());
 }
 
-/* A part's moments, by CUDA_PART_LANES neighbouring lanes, of which lane i takes tokens i, i + CUDA_PART_LANES, ...:
- * the same bits in each of them and whoever asks. pair(i, channel): two neighbouring values of the lane's i-th token.
- * Taken about the part's `first` value: as the part is small, that loses at most a factor of its size in relative
- * precision, whatever the mean. */
-template <int TOKENS, int GRANULE, class F>
-static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(float first, const F &pair) {
+/* A part's moments, by CUDA_PART_LANES neighbouring lanes, of which lane i takes tokens i, i + CUDA_PART_LANES, ... of
+ * `tokens`: the same bits in each of them and whoever asks. pair(i, channel): two neighbouring values of the lane's
+ * i-th token. Taken about the part's `first` value: as the part is small, that loses at most a factor of its size in
+ * relative precision, whatever the mean. */
+template <int GRANULE, class F>
+static __device__ __forceinline__ struct asdm_moments cuda_granule_moments(int tokens, float first, const F &pair) {
     const unsigned lanes = 0xffu << (threadIdx.x & 24);
     float2 sum = make_float2(0.0f, 0.0f), squares = sum;
+#pragma unroll 2
+    for (int i = 0; i < tokens / CUDA_PART_LANES; i++) {
 #pragma unroll
-    for (int c = 0; c < GRANULE; c += 2) {
-#pragma unroll
-        for (int i = 0; i < TOKENS / CUDA_PART_LANES; i++) {
+        for (int c = 0; c < GRANULE; c += 2) {
             const float2 v = pair(i, c), d = make_float2(v.x - first, v.y - first);
             sum.x += d.x;
             sum.y += d.y;
@@ -58,28 +58,15 @@ static __device__ __forceinline__ struct asdm_moments cuda_slab_moments(float fi
         s += __shfl_xor_sync(lanes, s, offset);
         q += __shfl_xor_sync(lanes, q, offset);
     }
-    return cuda_moments_about(first, s, q, (float)(TOKENS * GRANULE));
-}
-
-template <int TOKENS, class F>
-static __device__ __forceinline__ struct asdm_moments cuda_granule_moments(int granule, float first, const F &pair) {
-    switch (granule) { /* see asdm_moments_granule() */
-    case 10:
-        return cuda_slab_moments<TOKENS, 10>(first, pair);
-    case 8:
-        return cuda_slab_moments<TOKENS, 8>(first, pair);
-    case 4:
-        return cuda_slab_moments<TOKENS, 4>(first, pair);
-    default:
-        return cuda_slab_moments<TOKENS, 2>(first, pair);
-    }
+    return cuda_moments_about(first, s, q, (float)(tokens * GRANULE));
 }
 
 template <class F>
-static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int slab, int granule, float first,
+static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int tokens, int granule, float first,
                                                                         const F &pair) {
-    return slab == ASDM_SLAB ? cuda_granule_moments<ASDM_SLAB>(granule, first, pair)
-                             : cuda_granule_moments<ASDM_SLAB_SMALL>(granule, first, pair);
+    return granule == ASDM_GRANULE          ? cuda_granule_moments<ASDM_GRANULE>(tokens, first, pair)
+           : granule == ASDM_GRANULE_MIDDLE ? cuda_granule_moments<ASDM_GRANULE_MIDDLE>(tokens, first, pair)
+                                            : cuda_granule_moments<ASDM_GRANULE_SMALL>(tokens, first, pair);
 }
 
 #endif

@@ -6,10 +6,10 @@
  *    statistics through distributed shared memory and writes the result: one kernel, one read, one write;
  *  - streamed: for more, two kernels: statistics per chunk of tokens, then the result, of which each block merges the
  *    chunks' statistics for itself. Many chunks are merged by a kernel between. The second read comes from the L2 cache
- *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
- * twice as fast as the resident one;
+ *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is twice
+ *    as fast as the resident one. Where the producers of the sources left the moments of their parts, these are merged
+ *    instead of the chunks' and the first kernel is not needed;
  *  - plain: any sizes, element by element, in three such steps.
- *    Where the producers of the sources left the moments of their parts, no statistics are taken: one kernel;
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
  * and LeVeque (1979). A thread's own set is taken about its first element: as the set is small, that loses at most a
@@ -35,7 +35,8 @@ enum {
     STREAM_CHUNKS_MAX = 1024, /* of a plain row */
     STREAM_TOKENS = 256,      /* fewest that are streamed */
     MERGE_LOADS = 4,          /* moments of a lane in a merge within the last kernel: of 128 chunks at most, */
-    PARTS_LOADS = 8,          /* or of parts, so many at a time */
+    PARTS_LOADS = 8,          /* or of parts, so many at a time, */
+    PARTS_MOST = 512,         /* and so many of a group, at most */
     PLAIN_ELEMENTS = 16384,   /* of a chunk, about */
 };
 
@@ -50,9 +51,9 @@ struct plan {
     int lanes;           /* threads that share a column's tokens */
     int depth;           /* resident: vectors of a thread, at most (1, 2, 4, 8 or 16) */
     int blocks;          /* resident: the cluster; else chunks of a row */
-    bool given;          /* streamed: the moments of the sources' parts are known, scratch is not used */
-    int merge_lanes;     /* given: that merge the parts of a group */
-    bool merged;         /* else: by a kernel between */
+    bool given;          /* streamed: the moments of the sources' parts are known */
+    bool merged;         /* moments, by a kernel between */
+    int merge_lanes;     /* given, not merged: that merge the parts of a group */
     int tokens_of_block; /* but the last has fewer */
 };
 
@@ -119,6 +120,12 @@ bool is_given(const struct cuda_norm *n) {
     return n->parts[0].granule && (!n->channels[1] || n->parts[1].granule);
 }
 
+/* Parts of a group, at most. */
+int parts_of_group(const struct cuda_norm *n, int group_channels) {
+    const bool small = n->channels[1] && n->parts[1].granule < n->parts[0].granule;
+    return n->parts[0].slabs * (group_channels / n->parts[small].granule);
+}
+
 bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int least) {
     p->slab_groups = least;
     while (n->groups % (p->slab_groups * 2) == 0 && p->slab_groups * 2 * p->group_channels / lanes <= STREAM_COLUMNS)
@@ -132,7 +139,7 @@ bool plan_streamed(const struct cuda_norm *n, struct plan *p, int lanes, int lea
     p->tokens_of_block = unit * ceil_div(ceil_div(n->tokens, unit), most);
     p->blocks = ceil_div(n->tokens, p->tokens_of_block);
     p->given = is_given(n);
-    p->merged = p->blocks > 32 * MERGE_LOADS;
+    p->merged = p->given ? parts_of_group(n, p->group_channels) > PARTS_MOST : p->blocks > 32 * MERGE_LOADS;
     for (p->merge_lanes = 32; p->merge_lanes > 8 && p->merge_lanes * p->slab_groups > STREAM_THREADS;)
         p->merge_lanes /= 2;
     return true;
@@ -466,7 +473,9 @@ __device__ __forceinline__ struct asdm_moments *chunk_moments(const struct cuda_
 
 __device__ __forceinline__ float2 *group_statistics(const struct cuda_norm &n, const struct plan &p, int row,
                                                     int group) {
-    return reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0)) + (size_t)row * n.groups + group;
+    float2 *first =
+        p.given ? static_cast<float2 *>(n.scratch) : reinterpret_cast<float2 *>(chunk_moments(n, p, n.rows, 0));
+    return first + (size_t)row * n.groups + group;
 }
 
 /* A batch of a lane's vectors: tokens first + (i + batch's) * lanes. */
@@ -599,6 +608,29 @@ struct group_parts {
     }
 };
 
+__device__ __forceinline__ float mean_of(struct asdm_moments part) {
+    return part.mean;
+}
+
+/* A block merges a group's parts. */
+__global__ void __launch_bounds__(PLAIN_THREADS)
+    merge_parts_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    const int group = (int)blockIdx.x, row = (int)blockIdx.y, thread = (int)threadIdx.x;
+    const struct group_parts a(n, p, row, group, 0), b(n, p, row, group, 1);
+    const float all = cuda_inverse((float)n.tokens * (float)p.group_channels);
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+    const float sum =
+        a.values * a.sum(thread, PLAIN_THREADS, mean_of) + b.values * b.sum(thread, PLAIN_THREADS, mean_of);
+    const float mean = block_sum(sum) * all;
+    const float m2 = a.sum(thread, PLAIN_THREADS, [&](struct asdm_moments part) {
+        return cuda_deviations(part, a.values, mean);
+    }) + b.sum(thread, PLAIN_THREADS, [&](struct asdm_moments part) { return cuda_deviations(part, b.values, mean); });
+    const float variance = block_sum(m2) * all;
+    if (thread == 0)
+        *group_statistics(n, p, row, group) = make_float2(mean, rsqrtf(variance + n.eps));
+}
+
 /* The statistics of a slab's groups from their sources' parts, in shared memory; some lanes for every group. */
 __device__ __forceinline__ void merge_parts(const struct cuda_norm &n, const struct plan &p, int row, int slab,
                                             float2 *of_group) {
@@ -614,7 +646,6 @@ __device__ __forceinline__ void merge_parts(const struct cuda_norm &n, const str
     for (int group = (int)threadIdx.x / lanes; group < p.slab_groups; group += (int)blockDim.x / lanes) {
         const struct group_parts a(n, p, row, slab * p.slab_groups + group, 0);
         const struct group_parts b(n, p, row, slab * p.slab_groups + group, 1);
-        const auto mean_of = [](struct asdm_moments part) { return part.mean; };
         const float sum = a.values * a.sum(lane, lanes, mean_of) + b.values * b.sum(lane, lanes, mean_of);
         const float mean = sum_lanes(sum) * all;
         const float m2 = a.sum(lane, lanes, [&](struct asdm_moments part) {
@@ -647,9 +678,8 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
     cuda_wait_inputs();
     cuda_launch_dependents();
     load_batch<T>(x, step, mine, data);
-    const bool merged = !GIVEN && p.merged;
-    const float2 *statistics = merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
-    if (!merged) {
+    const float2 *statistics = p.merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
+    if (!p.merged) {
         if (GIVEN)
             merge_parts(n, p, row, slab, of_group);
         else
@@ -669,20 +699,23 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
 }
 
 cudaError_t launch_merge(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
-    return cuda_launch(merge_kernel, dim3((unsigned)n.groups, (unsigned)n.rows), dim3(32), 0, stream, n, p);
+    const dim3 grid((unsigned)n.groups, (unsigned)n.rows);
+    return p.given ? cuda_launch(merge_parts_kernel, grid, dim3(PLAIN_THREADS), 0, stream, n, p)
+                   : cuda_launch(merge_kernel, grid, dim3(32), 0, stream, n, p);
 }
 
 template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
     const dim3 threads((unsigned)ceil_div(p.lanes * p.columns, 32) * 32);
     const size_t statistics = sizeof(float2) * (size_t)p.slab_groups;
-    if (p.given)
-        return cuda_launch(apply_kernel<T, true>, grid, threads, statistics, stream, n, p);
-    cudaError_t status = cuda_launch(chunk_kernel<T>, grid, threads, parts_bytes(&p), stream, n, p);
+    cudaError_t status = cudaSuccess;
+    if (!p.given)
+        status = cuda_launch(chunk_kernel<T>, grid, threads, parts_bytes(&p), stream, n, p);
     if (status == cudaSuccess && p.merged)
         status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
-        status = cuda_launch(apply_kernel<T, false>, grid, threads, statistics, stream, n, p);
+        status = p.given ? cuda_launch(apply_kernel<T, true>, grid, threads, statistics, stream, n, p)
+                         : cuda_launch(apply_kernel<T, false>, grid, threads, statistics, stream, n, p);
     return status;
 }
 
@@ -746,7 +779,7 @@ template <class T> cudaError_t group_norm(const struct cuda_norm &n, const struc
 extern "C" size_t cuda_group_norm_scratch(const struct cuda_norm *n) {
     const struct plan p = plan_of(n);
     const size_t groups = (size_t)n->rows * (size_t)n->groups;
-    return p.resident || p.given ? 0 : groups * ((size_t)p.blocks * sizeof(struct asdm_moments) + sizeof(float2));
+    return p.resident ? 0 : groups * ((p.given ? 0 : (size_t)p.blocks * sizeof(struct asdm_moments)) + sizeof(float2));
 }
 
 extern "C" cudaError_t cuda_group_norm(const struct cuda_norm *n, cudaStream_t stream) {

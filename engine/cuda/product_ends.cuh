@@ -1,6 +1,8 @@
-/* The ends of a tile of product_sm90.cu: from sums in registers to y, through a staging in shared memory. A porter has
- * the copy engine bring bias and residual while the tile is summed, and take what was staged of it to y while the next
- * one is. Where the copy engine cannot do it (a phase of upsampling, odd channels), those who finish a tile do. */
+/* The ends of a tile of product_sm90.cu: from sums in registers to y, through a staging in shared memory. Where a CTA
+ * has several tiles, a porter has the copy engine bring bias and residual while a tile is summed, and take what was
+ * staged of it to y while the next one is. Where there is but one, or where the copy engine cannot do it (a phase of
+ * upsampling, odd channels), those who finish a tile fetch before they sum and store behind it: it takes less time than
+ * handing over. */
 #ifndef ASDM_CUDA_PRODUCT_ENDS_CUH
 #define ASDM_CUDA_PRODUCT_ENDS_CUH
 
@@ -102,18 +104,16 @@ SM90_INLINE size_t out_pixel(const work &p, int m, int phase) {
     return ((size_t)line * 2 + (phase >> 1)) * (2 * p.width) + 2 * w + (phase & 1);
 }
 
-/* Some of a region's pixels, and who of how many takes part in moving them. */
-struct movers {
-    int row0, rows, thread, threads;
-};
-
-/* Visits groups of 8 channels: body(staging byte, element of y, channels of the group that exist). */
+/* Visits the groups of 8 channels of `rows` pixels of a region, from `row0` on, by `threads`: body(staging byte,
+ * element of y, channels of the group that exist). */
 template <int BN, bool GEGLU, typename F>
-SM90_INLINE void for_groups(const work &p, const region &r, const movers &by, const tile &t, const F &body) {
+SM90_INLINE void for_groups(const work &p, const region &r, const tile &t, int row0, int rows, int thread, int threads,
+                            const F &body) {
     constexpr int groups = (GEGLU ? BN / 2 : BN) / 8;
     const int channel0 = GEGLU ? t.n0 / 2 : t.n0;
-    for (int i = by.thread; i < by.rows * groups; i += by.threads) {
-        const int row = by.row0 + i / groups, group = i % groups;
+#pragma unroll 5
+    for (int i = thread; i < rows * groups; i += threads) {
+        const int row = row0 + i / groups, group = i % groups;
         const int m = t.m0 + r.row0 + row, channel = channel0 + group * 8, left = p.out_channels - channel;
         if (m < t.m_end && left > 0)
             body(staged_at<BN>(GEGLU, r.group, row, group * 8),
@@ -121,12 +121,22 @@ SM90_INLINE void for_groups(const work &p, const region &r, const movers &by, co
     }
 }
 
+/* The same of all of a region, by those who finish it, */
 template <int BN, typename F>
-SM90_INLINE void for_pixels(const work &p, const region &r, const movers &by, const tile &t, const F &body) {
+SM90_INLINE void for_region(const work &p, const region &r, const tile &t, const F &body) {
     if (p.geglu)
-        for_groups<BN, true>(p, r, by, t, body);
+        for_groups<BN, true>(p, r, t, 0, r.rows, r.thread, r.threads, body);
     else
-        for_groups<BN, false>(p, r, by, t, body);
+        for_groups<BN, false>(p, r, t, 0, r.rows, r.thread, r.threads, body);
+}
+
+/* or of a warp's pixels, by itself. */
+template <int BN, typename F> SM90_INLINE void for_warp(const work &p, const region &r, const tile &t, const F &body) {
+    const int row0 = warp_of() % 4 * 16, lane = threadIdx.x % 32;
+    if (p.geglu)
+        for_groups<BN, true>(p, r, t, row0, 16, lane, 32, body);
+    else
+        for_groups<BN, false>(p, r, t, row0, 16, lane, 32, body);
 }
 
 /* Biases of a tile's kernel and of its row, from the tile's first output on; or NULL. */
@@ -140,7 +150,7 @@ template <typename T> SM90_INLINE const T *row_bias_of(const work &p, const regi
     return (const T *)p.row_bias + (size_t)(p.row_bias_map ? p.row_bias_map[row] : row) * p.out_channels + t.n0;
 }
 
-/* Bias and residual of a region, by those who will finish it. */
+/* Bias and residual of a region, by those who will finish it; on their way until wait_own(). */
 template <typename T, int BN>
 SM90_INLINE void fetch_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     const float *bias = bias_of(p, t);
@@ -151,27 +161,42 @@ SM90_INLINE void fetch_own(const work &p, const cta<BN> &c, const region &r, con
         if (row_bias)
             ((T *)c.row_bias_ptr)[r.group * BN + i] = row_bias[i];
     }
+    const bool whole = p.out_channels % 8 == 0;
     if (residual)
-        for_pixels<BN>(p, r, {0, r.rows, r.thread, r.threads}, t, [&](int at, size_t element, int left) {
-            for (int i = 0; i < min(left, 8); i++)
-                ((T *)(c.staging_ptr + at))[i] = residual[element + i];
+        for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
+            if (whole) {
+                sm90_copy_async(c.staging + at, residual + element);
+            } else {
+                for (int i = 0; i < min(left, 8); i++)
+                    ((T *)(c.staging_ptr + at))[i] = residual[element + i];
+            }
         });
+}
+
+SM90_INLINE void wait_own(const region &r) {
+    sm90_copy_wait();
     sm90_bar_sync(r.barrier, r.threads);
 }
 
-/* Staging to y, of those pixels, by threads that see what is staged of them. */
+/* Staging to y, by those who finished it: of a slice all together, else each warp what it staged itself. */
 template <typename T, int BN>
-SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, const movers &by, const tile &t) {
+SM90_INLINE void store_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     T *y = (T *)p.y;
     const bool whole = p.out_channels % 8 == 0;
-    for_pixels<BN>(p, r, by, t, [&](int at, size_t element, int left) {
+    const auto store = [&](int at, size_t element, int left) {
         if (whole) {
             *(uint4 *)(y + element) = *(const uint4 *)(c.staging_ptr + at);
         } else {
             for (int i = 0; i < min(left, 8); i++)
                 y[element + i] = ((const T *)(c.staging_ptr + at))[i];
         }
-    });
+    };
+    if (p.spread > 1) { /* finish_slice() let them meet */
+        for_region<BN>(p, r, t, store);
+    } else {
+        __syncwarp();
+        for_warp<BN>(p, r, t, store);
+    }
 }
 
 /* UNITS times 16 columns, from `column` on, of 16 rows: v[8 unit .. 8 unit + 3] are 8 columns as sm90_wgmma lays them

@@ -229,6 +229,13 @@ template <int BN, int MODE> struct turn {
     }
 };
 
+/* Before a region's tile is summed. */
+template <typename T, int BN, int MODE> SM90_INLINE void start_region(const work &p, const cta<BN> &c, int n) {
+    const turn<BN, MODE> now(p, c, warp_of() / 4, n);
+    if (!p.carried)
+        fetch_own<T, BN>(p, c, now.r, tile_of(p, c, now.index));
+}
+
 /* A region, from its sums to y or into the porter's hands: not the last, as its own threads store that sooner. */
 template <typename T, int BN, int MODE>
 SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&sum)[BN / 2]) {
@@ -240,30 +247,22 @@ SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&s
     if (p.carried)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
-        fetch_own<T, BN>(p, c, r, t);
-    if (p.spread > 1) {
+        wait_own(r);
+    if (may_spread(MODE) && p.spread > 1)
         finish_slice<T, BN, MODE>(p, c, r, t, sum);
-        sm90_bar_sync(r.barrier, r.threads);
-    } else {
+    else
         finish_all<T, BN>(p, c, sum);
-        __syncwarp();
-    }
-    if (!ported) {
-        const int lane = threadIdx.x % 32; /* a warp has made 16 pixels, unless they are a slice's */
-        store_own<T, BN>(
-            p, c, r, p.spread > 1 ? movers{0, r.rows, r.thread, r.threads} : movers{warp_of() % 4 * 16, 16, lane, 32},
-            t);
-    }
-    if (p.moments) {
-        sm90_bar_sync(r.barrier, r.threads);
+    /* Where the threads of a warp may have parted they meet at a barrier, whatever comes of the tile: the compiler must
+     * see that they are together in multiply(), else it holds what all of them share in each one's registers. */
+    if (!ported)
+        store_own<T, BN>(p, c, r, t);
+    sm90_bar_sync(r.barrier, r.threads);
+    if (p.moments)
         measure<T, BN>(p, c, r, t);
-    }
-    if (ported) {
-        sm90_fence_async();
-        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32);
-    } else if (!last) {
-        sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again */
-    }
+    sm90_fence_async();
+    sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again, */
+    if (ported)
+        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32); /* or first taken away */
 }
 
 /* A tile by both warpgroups: its sums. */
@@ -290,6 +289,7 @@ template <typename T, int BN, int MODE> SM90_INLINE void consume_together(const 
     int iteration = 0, n = 0;
     for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         float sum[1][BN / 2];
+        start_region<T, BN, MODE>(p, c, n);
         sum_tile<T, BN, MODE>(p, c, index, sum, iteration);
         finish_region<T, BN, MODE>(p, c, n++, sum[0]);
     }
@@ -302,6 +302,7 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
     int iteration = group * p.steps, n = 0;
     for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
         float acc[2][BN / 2];
+        start_region<T, BN, MODE_ALTERNATE>(p, c, n);
         if (index != c.cluster)
             sm90_bar_sync(BAR_TURN + group, CONSUMERS);
         multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
@@ -309,20 +310,13 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
                 sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
         });
         finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[0]);
+        start_region<T, BN, MODE_ALTERNATE>(p, c, n);
         finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[1]);
         iteration += p.steps; /* the other's */
     }
 }
 
 /* ---- the porters */
-
-/* Where consumers exchange sums: the barriers of the cluster count all threads. */
-SM90_INLINE void meet_cluster(const work &p) {
-    for (int i = 0; i < 2 && p.spread > 1; i++) {
-        sm90_cluster_arrive_relaxed();
-        sm90_cluster_wait();
-    }
-}
 
 /* What a group's regions need beside their sums, and what comes of all but the last. */
 template <typename T, int BN, int MODE> SM90_INLINE void carry(const work &p, const cta<BN> &c, int group) {
@@ -342,16 +336,19 @@ template <typename T, int BN, int MODE> SM90_INLINE void carry(const work &p, co
         if (carries)
             bring<T, BN>(p, c, now.r, tile_of(p, c, now.index));
         __syncwarp();
-        meet_cluster(p);
     }
 }
 
 /* ---- both */
 
-/* A warp that has no other work. */
-template <int BN> SM90_INLINE void idle(const work &p, const cta<BN> &c) {
-    for (int index = c.cluster; index < c.tiles; index += c.clusters)
-        meet_cluster(p);
+/* Where consumers exchange sums: the barriers of the cluster count all threads. */
+template <int BN> SM90_INLINE void meet_cluster(const work &p, const cta<BN> &c) {
+    for (int index = c.cluster; index < c.tiles; index += c.clusters) {
+        for (int i = 0; i < 2; i++) {
+            sm90_cluster_arrive_relaxed();
+            sm90_cluster_wait();
+        }
+    }
 }
 
 template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
@@ -408,11 +405,11 @@ __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_consta
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
         if (loader < LOADERS) {
             produce<BN, MODE>(p, c, loader == 0);
-        } else if (p.carried && !(p.spread > 1 && loader > LOADERS)) {
+        } else if (p.carried) {
             sm90_grid_wait();
             carry<T, BN, MODE>(p, c, loader - LOADERS);
-        } else {
-            idle(p, c);
+        } else if (may_spread(MODE) && p.spread > 1) {
+            meet_cluster(p, c);
         }
     } else {
         sm90_setmaxnreg_inc<CONSUMER_REGISTERS>();
@@ -468,7 +465,7 @@ bool encode_maps(const struct cuda_product *p, const choice &c, work *w) {
 bool encode_ends(const struct cuda_product *p, const choice &c, work *w) {
     const uint64_t dims[2] = {(uint64_t)p->out_channels, (uint64_t)w->m}, strides[1] = {2 * dims[0]};
     const int channels = block_channels(c.width, p->geglu);
-    const uint32_t box[2] = {(uint32_t)channels, (uint32_t)(w->spread > 1 ? BM / w->spread : HALF)};
+    const uint32_t box[2] = {(uint32_t)channels, HALF};
     const bool bf16 = p->dtype == CUDA_BF16;
     const CUtensorMapSwizzle swizzle = channels == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
                                        : channels == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
@@ -570,8 +567,8 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.taps_across = p->upsample ? 2 : p->kernel;
     w.lower = p->upsample ? -1 : -p->pad_before;
     w.stride = p->stride;
-    w.carried = p->out_channels % 8 == 0 && !p->upsample && !(p->geglu && c.width % 32) &&
-                !(p->slots && w.height * w.width % BM);
+    w.carried = w.spread == 1 && w.tiles > sm90_processors() && p->out_channels % 8 == 0 && !p->upsample &&
+                !(p->geglu && c.width % 32) && !(p->slots && w.height * w.width % BM);
     if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, c, &w)))
         return cudaErrorInvalidValue;
     return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);

@@ -119,6 +119,14 @@ SM90_INLINE void sm90_store_2d(const CUtensorMap *map, uint32_t src, int x0, int
                  "r"(src), "r"(x0), "r"(x1)
                  : "memory");
 }
+/* 16 bytes to shared memory by this thread, which waits for them by sm90_copy_wait(). */
+SM90_INLINE void sm90_copy_async(uint32_t dst, const void *src) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
+}
+SM90_INLINE void sm90_copy_wait() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 SM90_INLINE void sm90_store_commit() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }

@@ -155,13 +155,21 @@ template <typename T, int BN>
 SM90_INLINE void fetch_own(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     const float *bias = bias_of(p, t);
     const T *row_bias = row_bias_of<T>(p, r, t), *residual = (const T *)p.residual;
-    for (int i = r.thread; i < min(BN, p.weight_rows - t.n0); i += r.threads) {
-        if (bias)
-            ((float *)c.bias_ptr)[r.group * BN + i] = bias[i];
-        if (row_bias)
-            ((T *)c.row_bias_ptr)[r.group * BN + i] = row_bias[i];
+    const bool whole = p.out_channels % 8 == 0; /* then rows of 16 bytes are aligned, and none is cut */
+    const int outputs = min(BN, p.weight_rows - t.n0);
+    if (whole) {
+        if (bias && r.thread < outputs / 4)
+            sm90_copy_async(c.bias + (r.group * BN + 4 * r.thread) * 4, bias + 4 * r.thread);
+        if (row_bias && r.thread < outputs / 8)
+            sm90_copy_async(c.row_bias + (r.group * BN + 8 * r.thread) * 2, row_bias + 8 * r.thread);
+    } else {
+        for (int i = r.thread; i < outputs; i += r.threads) {
+            if (bias)
+                ((float *)c.bias_ptr)[r.group * BN + i] = bias[i];
+            if (row_bias)
+                ((T *)c.row_bias_ptr)[r.group * BN + i] = row_bias[i];
+        }
     }
-    const bool whole = p.out_channels % 8 == 0;
     if (residual)
         for_region<BN>(p, r, t, [&](int at, size_t element, int left) {
             if (whole) {

@@ -218,32 +218,26 @@ SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t
 }
 
 /* The regions that a group of consumers finishes, in order: number n, of tile `index`. */
-template <int BN, int MODE> struct turn {
-    int index;
-    region r;
+template <int BN, int MODE> SM90_INLINE int index_of(const cta<BN> &c, int group, int n) {
+    return c.cluster + c.clusters * (MODE == MODE_ALTERNATE ? n / 2 * 2 + group : n);
+}
+template <int BN, int MODE> SM90_INLINE region region_at(const work &p, const cta<BN> &c, int group, int n) {
+    return region_of(p, c.chunk, group, MODE == MODE_ALTERNATE ? n % 2 : group);
+}
 
-    __device__ turn(const work &p, const cta<BN> &c, int group, int n) {
-        const bool alternate = MODE == MODE_ALTERNATE;
-        index = c.cluster + c.clusters * (alternate ? n / 2 * 2 + group : n);
-        r = region_of(p, c.chunk, group, alternate ? n % 2 : group);
-    }
-};
-
-/* Before a region's tile is summed. */
-template <typename T, int BN, int MODE> SM90_INLINE void start_region(const work &p, const cta<BN> &c, int n) {
-    const turn<BN, MODE> now(p, c, warp_of() / 4, n);
+/* Before region n, of tile t, is summed. */
+template <typename T, int BN, int MODE>
+SM90_INLINE void start_region(const work &p, const cta<BN> &c, const tile &t, int n) {
     if (!p.carried)
-        fetch_own<T, BN>(p, c, now.r, tile_of(p, c, now.index));
+        fetch_own<T, BN>(p, c, region_at<BN, MODE>(p, c, warp_of() / 4, n), t);
 }
 
 /* A region, from its sums to y or into the porter's hands: not the last, as its own threads store that sooner. */
 template <typename T, int BN, int MODE>
-SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&sum)[BN / 2]) {
+SM90_INLINE void finish_region(const work &p, const cta<BN> &c, const tile &t, int n, float (&sum)[BN / 2]) {
     const int group = warp_of() / 4;
-    const turn<BN, MODE> now(p, c, group, n);
-    const region &r = now.r;
-    const tile t = tile_of(p, c, now.index);
-    const bool last = turn<BN, MODE>(p, c, group, n + 1).index >= c.tiles, ported = p.carried && !last;
+    const region r = region_at<BN, MODE>(p, c, group, n);
+    const bool ported = p.carried && index_of<BN, MODE>(c, group, n + 1) < c.tiles;
     if (p.carried)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
@@ -257,17 +251,19 @@ SM90_INLINE void finish_region(const work &p, const cta<BN> &c, int n, float (&s
     if (!ported)
         store_own<T, BN>(p, c, r, t);
     sm90_bar_sync(r.barrier, r.threads);
-    if (p.moments)
+    if (p.moments) {
         measure<T, BN>(p, c, r, t);
-    sm90_fence_async();
-    sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again, */
-    if (ported)
-        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32); /* or first taken away */
+        sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again, */
+    }
+    if (ported) { /* or first taken away */
+        sm90_fence_async();
+        sm90_bar_arrive(BAR_STAGED + r.group, r.threads + 32);
+    }
 }
 
 /* A tile by both warpgroups: its sums. */
 template <typename T, int BN, int MODE>
-SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, int index, float (&sum)[1][BN / 2], int &iteration) {
+SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, const tile &t, float (&sum)[1][BN / 2], int &iteration) {
     const int row0 = warp_of() / 4 * HALF;
     if constexpr (MODE == MODE_WALK) {
         float acc[1][BN / 2];
@@ -278,7 +274,7 @@ SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, int index, float (&su
                 sum[0][i] = chunk == 0 ? acc[0][i] : sum[0][i] + acc[0][i];
         }
     } else if constexpr (MODE == MODE_EXPERTS) {
-        multiply_experts<T, BN>(p, c, tile_of(p, c, index), sum[0], iteration);
+        multiply_experts<T, BN>(p, c, t, sum[0], iteration);
     } else {
         multiply<T, BN, 1>(c, sum, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
     }
@@ -288,10 +284,11 @@ SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, int index, float (&su
 template <typename T, int BN, int MODE> SM90_INLINE void consume_together(const work &p, const cta<BN> &c) {
     int iteration = 0, n = 0;
     for (int index = c.cluster; index < c.tiles; index += c.clusters) {
+        const tile t = tile_of(p, c, index);
         float sum[1][BN / 2];
-        start_region<T, BN, MODE>(p, c, n);
-        sum_tile<T, BN, MODE>(p, c, index, sum, iteration);
-        finish_region<T, BN, MODE>(p, c, n++, sum[0]);
+        start_region<T, BN, MODE>(p, c, t, n);
+        sum_tile<T, BN, MODE>(p, c, t, sum, iteration);
+        finish_region<T, BN, MODE>(p, c, t, n++, sum[0]);
     }
 }
 
@@ -301,17 +298,18 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
     const int group = warp_of() / 4;
     int iteration = group * p.steps, n = 0;
     for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
+        const tile t = tile_of(p, c, index);
         float acc[2][BN / 2];
-        start_region<T, BN, MODE_ALTERNATE>(p, c, n);
+        start_region<T, BN, MODE_ALTERNATE>(p, c, t, n);
         if (index != c.cluster)
             sm90_bar_sync(BAR_TURN + group, CONSUMERS);
         multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
             if (index + c.clusters < c.tiles)
                 sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
         });
-        finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[0]);
-        start_region<T, BN, MODE_ALTERNATE>(p, c, n);
-        finish_region<T, BN, MODE_ALTERNATE>(p, c, n++, acc[1]);
+        finish_region<T, BN, MODE_ALTERNATE>(p, c, t, n++, acc[0]);
+        start_region<T, BN, MODE_ALTERNATE>(p, c, t, n);
+        finish_region<T, BN, MODE_ALTERNATE>(p, c, t, n++, acc[1]);
         iteration += p.steps; /* the other's */
     }
 }
@@ -322,19 +320,19 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
 template <typename T, int BN, int MODE> SM90_INLINE void carry(const work &p, const cta<BN> &c, int group) {
     const bool carries = threadIdx.x % 32 == 0;
     for (int n = 0;; n++) {
-        const turn<BN, MODE> now(p, c, group, n);
-        if (now.index >= c.tiles)
+        const int index = index_of<BN, MODE>(c, group, n);
+        if (index >= c.tiles)
             return;
         if (n > 0) {
-            const turn<BN, MODE> before(p, c, group, n - 1);
-            sm90_bar_sync(BAR_STAGED + group, before.r.threads + 32);
+            const region before = region_at<BN, MODE>(p, c, group, n - 1);
+            sm90_bar_sync(BAR_STAGED + group, before.threads + 32);
             if (carries) {
-                take(p, c, before.r, tile_of(p, c, before.index));
+                take(p, c, before, tile_of(p, c, index_of<BN, MODE>(c, group, n - 1)));
                 sm90_store_wait_read();
             }
         }
         if (carries)
-            bring<T, BN>(p, c, now.r, tile_of(p, c, now.index));
+            bring<T, BN>(p, c, region_at<BN, MODE>(p, c, group, n), tile_of(p, c, index));
         __syncwarp();
     }
 }

@@ -9,11 +9,9 @@ enum { THREADS = 256 };
 template <class T>
 __global__ void __launch_bounds__(THREADS) moments_kernel(const T *x, size_t parts, int channels,
                                                           struct asdm_moments_layout layout, struct asdm_moments *ret) {
-    const size_t part = ((size_t)blockIdx.x * THREADS + threadIdx.x) / CUDA_PART_LANES;
+    const size_t own = ((size_t)blockIdx.x * THREADS + threadIdx.x) / CUDA_PART_LANES, part = min(own, parts - 1);
     cuda_wait_inputs();
     cuda_launch_dependents();
-    if (part >= parts)
-        return;
     const size_t slab = part / layout.granules, granule = part - slab * layout.granules; /* slabs of all rows */
     const T *first = x + slab * layout.slab * channels + granule * layout.granule;
     const T *mine = first + (size_t)(threadIdx.x % CUDA_PART_LANES) * channels;
@@ -21,7 +19,7 @@ __global__ void __launch_bounds__(THREADS) moments_kernel(const T *x, size_t par
         cuda_part_moments(layout.slab, layout.granule, cuda_to_float(first[0]), [&](int i, int c) {
             return cuda_load_pair(mine + (size_t)(i * CUDA_PART_LANES) * channels + c);
         });
-    if (threadIdx.x % CUDA_PART_LANES == 0)
+    if (own == part && threadIdx.x % CUDA_PART_LANES == 0)
         ret[part] = moments;
 }
 

@@ -12,10 +12,10 @@ static __device__ __forceinline__ float cuda_inverse(float count) {
     return count > 0.0f ? 1.0f / count : 0.0f;
 }
 
-/* Of `count` values with the given sums of the differences from `shift` and of their squares. */
+/* Of values with the given sums of the differences from `shift` and of their squares; `inverse`: of their count. */
 static __device__ __forceinline__ struct asdm_moments cuda_moments_about(float shift, float sum, float squares,
-                                                                         float count) {
-    const float mean = sum * cuda_inverse(count);
+                                                                         float inverse) {
+    const float mean = sum * inverse;
     return {shift + mean, fmaxf(fmaf(-sum, mean, squares), 0.0f)};
 }
 
@@ -33,13 +33,9 @@ template <class T> static __device__ __forceinline__ float2 cuda_load_pair(const
         return cuda_unpack(*reinterpret_cast<const uint32_t *>(p), T());
 }
 
-/* A part's moments, by CUDA_PART_LANES neighbouring lanes, of which lane i takes tokens i, i + CUDA_PART_LANES, ... of
- * `tokens`: the same bits in each of them and whoever asks. pair(i, channel): two neighbouring values of the lane's
- * i-th token. Taken about the part's `first` value: as the part is small, that loses at most a factor of its size in
- * relative precision, whatever the mean. */
+/* A lane's sums over its tokens of a part, of the differences from `first` and of their squares. */
 template <int GRANULE, class F>
-static __device__ __forceinline__ struct asdm_moments cuda_granule_moments(int tokens, float first, const F &pair) {
-    const unsigned lanes = 0xffu << (threadIdx.x & 24);
+static __device__ __forceinline__ float2 cuda_granule_sums(int tokens, float first, const F &pair) {
     float2 sum = make_float2(0.0f, 0.0f), squares = sum;
 #pragma unroll 2
     for (int i = 0; i < tokens / CUDA_PART_LANES; i++) {
@@ -52,21 +48,25 @@ static __device__ __forceinline__ struct asdm_moments cuda_granule_moments(int t
             squares.y = fmaf(d.y, d.y, squares.y);
         }
     }
-    float s = sum.x + sum.y, q = squares.x + squares.y;
-#pragma unroll
-    for (int offset = CUDA_PART_LANES / 2; offset > 0; offset /= 2) {
-        s += __shfl_xor_sync(lanes, s, offset);
-        q += __shfl_xor_sync(lanes, q, offset);
-    }
-    return cuda_moments_about(first, s, q, (float)(tokens * GRANULE));
+    return make_float2(sum.x + sum.y, squares.x + squares.y);
 }
 
+/* A part's moments, by CUDA_PART_LANES neighbouring lanes, of which lane i takes tokens i, i + CUDA_PART_LANES, ... of
+ * `tokens`: the same bits in each of them and whoever asks. By whole warps, each of whose lanes has a part.
+ * pair(i, channel): two neighbouring values of the lane's i-th token. Taken about the part's `first` value: as the part
+ * is small, that loses at most a factor of its size in relative precision, whatever the mean. */
 template <class F>
 static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int tokens, int granule, float first,
                                                                         const F &pair) {
-    return granule == ASDM_GRANULE          ? cuda_granule_moments<ASDM_GRANULE>(tokens, first, pair)
-           : granule == ASDM_GRANULE_MIDDLE ? cuda_granule_moments<ASDM_GRANULE_MIDDLE>(tokens, first, pair)
-                                            : cuda_granule_moments<ASDM_GRANULE_SMALL>(tokens, first, pair);
+    float2 sums = granule == ASDM_GRANULE          ? cuda_granule_sums<ASDM_GRANULE>(tokens, first, pair)
+                  : granule == ASDM_GRANULE_MIDDLE ? cuda_granule_sums<ASDM_GRANULE_MIDDLE>(tokens, first, pair)
+                                                   : cuda_granule_sums<ASDM_GRANULE_SMALL>(tokens, first, pair);
+#pragma unroll
+    for (int offset = CUDA_PART_LANES / 2; offset > 0; offset /= 2) {
+        sums.x += __shfl_xor_sync(0xffffffffu, sums.x, offset);
+        sums.y += __shfl_xor_sync(0xffffffffu, sums.y, offset);
+    }
+    return cuda_moments_about(first, sums.x, sums.y, cuda_reciprocal((float)(tokens * granule)));
 }
 
 #endif

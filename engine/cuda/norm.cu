@@ -6,9 +6,9 @@
  *    statistics through distributed shared memory and writes the result: one kernel, one read, one write;
  *  - streamed: for more, two kernels: statistics per chunk of tokens, then the result, of which each block merges the
  *    chunks' statistics for itself. Many chunks are merged by a kernel between. The second read comes from the L2 cache
- *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is twice
- *    as fast as the resident one. Where the producers of the sources left the moments of their parts, these are merged
- *    instead of the chunks' and the first kernel is not needed;
+ *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
+ * twice as fast as the resident one. Where the producers of the sources left the moments of their parts, these are
+ * merged instead of the chunks' and the first kernel is not needed;
  *  - plain: any sizes, element by element, in three such steps.
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub
@@ -262,8 +262,8 @@ template <class T> struct column_sums {
             s[1] += i < split ? 0.0f : sum[i];
             q[1] += i < split ? 0.0f : squares[i];
         }
-        part[0] = cuda_moments_about(first, s[0], q[0], (float)(tokens * split));
-        part[1] = cuda_moments_about(second, s[1], q[1], (float)(tokens * (W - split)));
+        part[0] = cuda_moments_about(first, s[0], q[0], cuda_inverse((float)(tokens * split)));
+        part[1] = cuda_moments_about(second, s[1], q[1], cuda_inverse((float)(tokens * (W - split))));
     }
 };
 

@@ -345,9 +345,10 @@ template <typename T, int BN> SM90_INLINE void finish_all(const work &p, const c
         finish<T, BN, units>(p, c, warp / 4, warp % 4 * 16, j * 16, acc + 8 * j);
 }
 
-/* The sums of all chunks, exchanged within the cluster: this CTA's slice of the tile to the staging. */
+/* The sums of all chunks, exchanged within the cluster: this CTA's slice of the tile to the staging. `last`: the ring
+ * is not filled again. */
 template <typename T, int BN, int MODE>
-SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, const tile &t,
+SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, const tile &t, bool last,
                               const float (&acc)[BN / 2]) {
     sm90_cluster_arrive_relaxed(); /* every CTA's ring is free */
     sm90_cluster_wait();
@@ -355,8 +356,11 @@ SM90_INLINE void finish_slice(const work &p, const cta<BN> &c, const region &r, 
     sm90_cluster_arrive(); /* every chunk has arrived */
     sm90_cluster_wait();
     gather<T, BN, MODE>(p, c, r, t);
-    sm90_fence_async();
-    sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
+    if (!last) {
+        sm90_fence_async();
+        sm90_bar_arrive(BAR_REFILL, PIPELINE_THREADS);
+    }
+    sm90_bar_sync(r.barrier, r.threads);
 }
 
 /* Moments of the parts of a region whose result is staged. */
@@ -364,7 +368,8 @@ template <typename T, int BN>
 SM90_INLINE void measure(const work &p, const cta<BN> &c, const region &r, const tile &t) {
     constexpr int channels = block_channels(BN, false);
     const int parts = r.rows / p.slab * p.across, lane = r.thread % CUDA_PART_LANES;
-    for (int part = r.thread / CUDA_PART_LANES; part < parts; part += r.threads / CUDA_PART_LANES) {
+    for (int begin = r.thread / 32 * 4; begin < parts; begin += r.threads / CUDA_PART_LANES) { /* a warp's four parts */
+        const int own = begin + r.thread % 32 / CUDA_PART_LANES, part = min(own, parts - 1);
         const int slab = (int)(((float)part + 0.5f) * p.across_inverse); /* exact: there are few parts */
         const int granule = part - slab * p.across, row0 = slab * p.slab, first = granule * p.granule;
         /* Slabs are of whole eights of pixels, and as swizzled() has it, those eight times i on are alike. */
@@ -377,7 +382,7 @@ SM90_INLINE void measure(const work &p, const cta<BN> &c, const region &r, const
                                               i * (CUDA_PART_LANES * 2 * channels)));
         });
         const int m = t.m0 + r.row0 + row0;
-        if (lane == 0 && m < t.m_end && t.n0 + first < p.out_channels) {
+        if (own == part && lane == 0 && m < t.m_end && t.n0 + first < p.out_channels) {
             const int pixels = p.height * p.width, row = m / pixels, at = t.phase * pixels + m - row * pixels;
             p.moments[((size_t)row * p.slabs + (p.slab == ASDM_SLAB ? at / ASDM_SLAB : at / ASDM_SLAB_SMALL)) *
                           p.granules +

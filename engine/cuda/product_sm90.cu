@@ -140,7 +140,8 @@ template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN
                 sm90_cluster_arrive_relaxed();
                 sm90_cluster_wait();
             }
-            sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
+            if (index + c.clusters < c.tiles)
+                sm90_bar_sync(BAR_REFILL, PIPELINE_THREADS);
         }
     }
 }
@@ -237,13 +238,13 @@ template <typename T, int BN, int MODE>
 SM90_INLINE void finish_region(const work &p, const cta<BN> &c, const tile &t, int n, float (&sum)[BN / 2]) {
     const int group = warp_of() / 4;
     const region r = region_at<BN, MODE>(p, c, group, n);
-    const bool ported = p.carried && index_of<BN, MODE>(c, group, n + 1) < c.tiles;
+    const bool last = index_of<BN, MODE>(c, group, n + 1) >= c.tiles, ported = p.carried && !last;
     if (p.carried)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
         wait_own(r);
     if (may_spread(MODE) && p.spread > 1)
-        finish_slice<T, BN, MODE>(p, c, r, t, sum);
+        finish_slice<T, BN, MODE>(p, c, r, t, last, sum);
     else
         finish_all<T, BN>(p, c, sum);
     /* Where the threads of a warp may have parted they meet at a barrier, whatever comes of the tile: the compiler must

@@ -346,7 +346,7 @@ struct norm_data {
         n.dtype = dtype, n.rows = c.rows, n.tokens = c.tokens, n.channels[0] = c.c0, n.channels[1] = c.c1;
         n.groups = c.groups, n.eps = 1e-5f, n.activation = c.activation;
         const int group = c.groups ? (c.c0 + c.c1) / c.groups : 0;
-        for (int i = 0; i < 2 && c.given; i++)
+        for (int i = 0; i < 2 && c.given && n.channels[i]; i++)
             n.parts[i] = asdm_moments_layout(std::gcd(group, c.c0), n.tokens, n.channels[i]);
         return n;
     }

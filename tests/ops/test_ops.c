@@ -1,5 +1,5 @@
 /* Every operation and fused form of a back end against `ref`, on random and adversarial shapes and numbers.
- * test_ops [DEVICE [TRIALS]]: cpu by default, 24 of each.
+ * test_ops [DEVICE [TRIALS [NAME]]]: cpu by default, 24 of each, of recipes whose names have NAME in them.
  *
  * Bounds: float32 sums of n terms differ from exact ones by about sqrt(n) roundings of 2^-24; norms and softmax amplify
  * by a small factor. In 16-bit types inputs and weights are the same numbers for both, so what differs is the rounding
@@ -99,7 +99,7 @@ int main(int argc, char **argv) {
     if (!test_has_device(device))
         return TEST_SKIPPED;
     for (int i = 0; i < recipe_count; i++)
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 4 && (argc <= 3 || strstr(recipes[i].name, argv[3])); j++)
             tests[count++] =
                 (struct CMUnitTest){recipes[i].name, functions[j], NULL, NULL, (void *)(uintptr_t)&recipes[i]};
     return _cmocka_run_group_tests("ops", tests, count, NULL, NULL);

@@ -16,7 +16,7 @@ REQUESTS = 120
 def losing(build_dir, first_device, start_daemon, tmp_path):
     if not first_device.startswith("cuda"):
         pytest.skip("needs a GPU")
-    library, trigger = build_dir / "lose_gpu.so", tmp_path / "lose"
+    library, trigger = build_dir / "tests" / "lose_gpu.so", tmp_path / "lose"
     assert library.exists(), f"{library} is missing: tests/run-gpu builds it"
     return start_daemon(env={"LD_PRELOAD": str(library), "ASDM_TEST_LOSE_GPU": str(trigger)}), trigger
 

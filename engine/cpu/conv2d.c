@@ -1,5 +1,5 @@
-/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. Each row
- * is a call of its own (see cpu/linear.c). */
+/* Convolutions: oneDNN, and upsampling followed by a 3x3 convolution as four 2x2 convolutions on the small map. Each
+ * row is a call of its own (see cpu/linear.c). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +22,8 @@ struct conv2d {
     const void *weights[PHASES];
     int count; /* 1, or PHASES when folded */
     const float *bias;
-    /* Scratch: the upsampled map (not folded) or one phase, of one row; then oneDNN's; with experts then the mixture's. */
+    /* Scratch: the upsampled map (not folded) or one phase, of one row; then oneDNN's; with experts then the mixture's.
+     */
     size_t enlarged_bytes, product_scratch;
     struct cpu_mixture mixture;
 };

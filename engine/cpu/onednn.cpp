@@ -263,6 +263,10 @@ void create_conv(cpu_product *p, const cpu_product_shape &s) {
     finish(p, s, pd);
 }
 
+bool starts_with(const std::string &text, const char *start) {
+    return text.rfind(start, 0) == 0;
+}
+
 void create_matmul(cpu_product *p, const cpu_product_shape &s) {
     using tag = memory::format_tag;
     memory::data_type type = element_type(s);
@@ -277,6 +281,28 @@ void create_matmul(cpu_product *p, const cpu_product_shape &s) {
     p->primitive = dnnl::matmul(pd);
     p->scratch_bytes = pd.scratchpad_desc().get_size();
     finish(p, s, pd);
+}
+
+/* The same product as a convolution: the rows are the pixels of one column, the kernel is one pixel. */
+cpu_product_shape as_convolution(const cpu_product_shape &product) {
+    cpu_product_shape s = product;
+    s.conv = true;
+    s.in_height = s.out_height = product.rows;
+    s.rows = s.in_width = s.out_width = s.kernel = s.stride = 1;
+    return s;
+}
+
+/* oneDNN's general product (gemm: processors without AVX-512) allocates room for each thread in each call, and a step
+ * must not allocate: a convolution with a kernel of its own does the same without. */
+void create_product(cpu_product *p, const cpu_product_shape &s) {
+    create_matmul(p, s);
+    if (!starts_with(p->name, "gemm"))
+        return;
+    cpu_product convolution;
+    convolution.shape = as_convolution(s);
+    create_conv(&convolution, convolution.shape);
+    if (starts_with(convolution.name, "jit"))
+        *p = convolution;
 }
 
 enum asdm_status translate(const dnnl::error &error, struct asdm_error *err) {
@@ -298,7 +324,7 @@ enum asdm_status cpu_product_create(const struct cpu_product_shape *shape, struc
         if (shape->conv)
             create_conv(p, *shape);
         else
-            create_matmul(p, *shape);
+            create_product(p, *shape);
     } catch (const dnnl::error &error) {
         delete p;
         return translate(error, err);

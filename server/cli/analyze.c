@@ -46,7 +46,7 @@ static const char help[] =
 /* ---- progress */
 
 static void show(struct cli_analyze_progress *p, const struct asdm_analyze_progress *at) {
-    double now = cli_seconds();
+    double now = clock_seconds();
     bool new = strcmp(p->what, at->what) != 0;
     if (!new && (!p->terminal || now - p->shown < 0.2))
         return;
@@ -77,7 +77,7 @@ static bool watch(void *user, const struct asdm_analyze_progress *at) {
 
 void cli_analyze_watch(struct cli_analyze_progress *progress, bool quiet, struct asdm_analyze_options *options) {
     *progress =
-        (struct cli_analyze_progress){.quiet = quiet, .terminal = isatty(STDERR_FILENO) == 1, .start = cli_seconds()};
+        (struct cli_analyze_progress){.quiet = quiet, .terminal = isatty(STDERR_FILENO) == 1, .start = clock_seconds()};
     options->progress = watch;
     options->user = progress;
     cli_catch_interrupts();

@@ -249,12 +249,12 @@ static enum asdm_status time_pipeline(const struct options *o, struct asdm_model
         status = err->status = ASDM_ERR_MEMORY;
     }
     for (int i = -1; i < o->runs && status == ASDM_OK; i++) { /* the first is not counted */
-        double start = cli_seconds();
+        double start = clock_seconds();
         status = draw_all(batch, o, jobs, stages, err);
         if (i < 0)
             memset(stages, 0, ASDM_STAGE_COUNT * sizeof *stages);
         else
-            seconds[i] = cli_seconds() - start;
+            seconds[i] = clock_seconds() - start;
     }
     free(jobs);
     asdm_batch_destroy(&batch);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { OPTIONS_MAX = 40 };
@@ -183,18 +182,12 @@ int cli_open_model(const struct cli_model *options, struct asdm_model **ret) {
 
 /* ---- progress */
 
-double cli_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 void cli_progress_start(struct cli_progress *progress, bool quiet, int picture, int pictures) {
     *progress = (struct cli_progress){.quiet = quiet,
                                       .terminal = isatty(STDERR_FILENO) == 1,
                                       .picture = picture,
                                       .pictures = pictures,
-                                      .start = cli_seconds()};
+                                      .start = clock_seconds()};
 }
 
 static void show_bar(int step, int total) {
@@ -210,7 +203,7 @@ static void show_bar(int step, int total) {
 void cli_progress_show(struct cli_progress *progress, int step, int total) {
     if (progress->quiet || step == 0 || step == progress->last)
         return;
-    double each = (cli_seconds() - progress->start) / step;
+    double each = (clock_seconds() - progress->start) / step;
     progress->last = step;
     if (progress->terminal)
         show_bar(step, total);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <asdm/model.h>
+#include "clock.h"
 
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 /* exit codes */ };
 
@@ -75,8 +76,6 @@ struct cli_progress {
 void cli_progress_start(struct cli_progress *progress, bool quiet, int picture, int pictures);
 void cli_progress_show(struct cli_progress *progress, int step, int total);
 void cli_progress_end(struct cli_progress *progress);
-
-double cli_seconds(void);
 
 /* ---- the verbs */
 

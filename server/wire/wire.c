@@ -5,7 +5,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
+
+#include "clock.h"
 
 enum { HEADER_BYTES = offsetof(struct wire_message, load) };
 
@@ -41,17 +42,11 @@ static size_t message_bytes(const struct wire_message *m) {
     return 0;
 }
 
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* Waits until the socket takes more, or `deadline` (of now_ms). */
+/* Waits until the socket takes more, or `deadline` (of clock_ms). */
 static bool wait_writable(int fd, int64_t deadline) {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     for (;;) {
-        int64_t left = deadline - now_ms();
+        int64_t left = deadline - clock_ms();
         if (left <= 0)
             return false;
         int n = poll(&p, 1, (int)left);
@@ -69,7 +64,7 @@ bool wire_send(int fd, const struct wire_message *message, int timeout_ms) {
         return false;
     struct iovec parts[] = {{head, sizeof head}, {(char *)(uintptr_t)message + sizeof head, size - sizeof head}};
     struct msghdr packet = {.msg_iov = parts, .msg_iovlen = 2};
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = clock_ms() + timeout_ms;
     for (;;) {
         if (sendmsg(fd, &packet, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
             return true;

@@ -32,7 +32,7 @@ void access_record(struct http_exchange *exchange) {
                               .status = exchange->status ? exchange->status : CLIENT_WENT,
                               .bytes_in = exchange->body_received,
                               .bytes_out = exchange->bytes_out,
-                              .seconds = (double)(http_now_ns() - exchange->start_ns) * 1e-9};
+                              .seconds = (double)(clock_ns() - exchange->start_ns) * 1e-9};
     char code[16];
     snprintf(code, sizeof code, "%d", record.status);
     metrics_add(http->metrics, METRIC_REQUESTS, record.route, code, 1);

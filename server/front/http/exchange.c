@@ -5,21 +5,10 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include <asdm/error.h>
 
 #include "front/http/internal.h"
-
-int64_t http_now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t http_now_ms(void) {
-    return http_now_ns() / 1000000;
-}
 
 /* ---- life */
 
@@ -28,7 +17,7 @@ static void make_request_id(char to[HTTP_REQUEST_ID_BYTES]) {
     size_t length = 4;
     /* So few bytes come whole or not at all; an id need not be secret. */
     if (getrandom(bytes, sizeof bytes, 0) < 0)
-        memcpy(bytes, &(int64_t){http_now_ns()}, sizeof(int64_t));
+        memcpy(bytes, &(int64_t){clock_ns()}, sizeof(int64_t));
     memcpy(to, "req_", length);
     for (size_t i = 0; i < sizeof bytes; i++, length += 2)
         snprintf(to + length, 3, "%02x", bytes[i]);
@@ -49,7 +38,7 @@ struct http_exchange *exchange_create(struct http *http, struct MHD_Connection *
     exchange->mhd = mhd;
     exchange->connection = info->socket_context;
     exchange->version_at = request_version_at(http, uri);
-    exchange->start_ns = http_now_ns();
+    exchange->start_ns = clock_ns();
     exchange->caller.index = -1;
     atomic_init(&exchange->refs, 1);
     pthread_mutex_init(&exchange->lock, NULL);

@@ -8,6 +8,7 @@
 
 #include <microhttpd.h>
 
+#include "clock.h"
 #include "front/http/http.h"
 
 enum {
@@ -151,9 +152,6 @@ struct http_exchange {
     bool stream_broken;
     int64_t stream_ms; /* when something was last put into it */
 };
-
-int64_t http_now_ms(void);
-int64_t http_now_ns(void);
 
 /* ---- http.c */
 

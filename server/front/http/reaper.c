@@ -29,7 +29,7 @@ static uint64_t bytes_received(int fd) {
 void connection_set_stage(struct connection *connection, enum connection_stage stage) {
     if (stage == CONNECTION_IDLE)
         atomic_store(&connection->bytes_base, bytes_received(connection->fd));
-    atomic_store(&connection->since_ms, http_now_ms());
+    atomic_store(&connection->since_ms, clock_ms());
     atomic_store(&connection->stage, stage);
 }
 
@@ -50,7 +50,7 @@ static void keep_lingering(struct http *http, const struct connection *connectio
         return;
     int fd = dup(connection->fd);
     if (fd >= 0)
-        http->leftovers[http->leftover_count++] = (struct leftover){fd, http_now_ms() + LINGER_MS};
+        http->leftovers[http->leftover_count++] = (struct leftover){fd, clock_ms() + LINGER_MS};
 }
 
 void reaper_remove(struct http *http, struct connection *connection) {
@@ -99,7 +99,7 @@ static int64_t limit_of(const struct http *http, struct connection *connection, 
     case CONNECTION_IDLE:
         if (bytes_received(connection->fd) != atomic_load(&connection->bytes_base)) {
             enum connection_stage idle = CONNECTION_IDLE;
-            atomic_store(&connection->since_ms, http_now_ms());
+            atomic_store(&connection->since_ms, clock_ms());
             atomic_compare_exchange_strong(&connection->stage, &idle, CONNECTION_HEADER);
             return config->header_timeout_ms;
         }
@@ -227,7 +227,7 @@ static void *run(void *user) {
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&http->wake, &http->lock, &until);
-        int64_t now_ms = http_now_ms();
+        int64_t now_ms = clock_ms();
         end_slow(http, now_ms);
         read_lingering(http, now_ms);
         look_after_waiting(http, &looked, false, now_ms);

@@ -59,7 +59,7 @@ void http_stream_begin(struct http_exchange *exchange) {
     if (exchange->state == EXCHANGE_OPEN) {
         exchange->state = EXCHANGE_STREAMING;
         exchange->status = 200;
-        exchange->stream_ms = http_now_ms();
+        exchange->stream_ms = clock_ms();
         buffer_init(&exchange->stream, STREAM_BYTES_MAX);
         exchange->response = response;
         if (response) {
@@ -113,7 +113,7 @@ void http_stream_event(struct http_exchange *exchange, const char *event, const 
         if (waiting <= WAITING_BYTES_MAX)
             put_event(&exchange->stream, event, data, size);
         exchange->stream_broken = waiting > WAITING_BYTES_MAX || exchange->stream.failed;
-        exchange->stream_ms = http_now_ms();
+        exchange->stream_ms = clock_ms();
         exchange_resume(exchange);
     }
     pthread_mutex_unlock(&exchange->lock);

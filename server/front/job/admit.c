@@ -102,7 +102,7 @@ static bool check_queue(const struct jobs *jobs, const struct job_request *reque
 
 static bool check_deadline(struct jobs *jobs, const struct job *job, struct problem *ret_problem) {
     double seconds = job->deadline > 0 ? estimate_job(jobs, job) : 0;
-    if (!(seconds > 0) || jobs_now() + seconds <= job->deadline)
+    if (!(seconds > 0) || clock_seconds() + seconds <= job->deadline)
         return true;
     estimate_late(job, seconds, ret_problem);
     return false;
@@ -131,7 +131,7 @@ bool admit_job(struct jobs *jobs, struct job *job, const struct key *caller, str
         problem_set(ret_problem, 503, "out_of_memory", "", "the server is short of memory");
         return refuse(ret_problem, 0);
     }
-    refill(key, caller, jobs_now());
+    refill(key, caller, clock_seconds());
     if (!check_caller(key, request, caller, jobs->drain_seconds, ret_problem) ||
         !check_queue(jobs, request, ret_problem))
         return false;

@@ -160,7 +160,7 @@ static bool send(struct job_worker *worker, struct job_picture *picture) {
     queue_remove(picture);
     job_set_picture(picture, PICTURE_SENT);
     picture->wire_id = ++jobs->last_wire_id;
-    picture->sent = jobs_now();
+    picture->sent = clock_seconds();
     worker->inside[worker->inside_count++] = picture;
     job_hold(job);
     job->sending = true;
@@ -202,7 +202,7 @@ static void fill(struct job_worker *worker) {
 
 /* One pass over all that is to be done. Returns when to look again, 0: when something happens. */
 static double look_around(struct jobs *jobs) {
-    double now = jobs_now();
+    double now = clock_seconds();
     double late = estimate_enforce(jobs, now), expired = table_expire(jobs, now);
     for (int i = 0; i < jobs->worker_count; i++) {
         see_to_wishes(&jobs->workers[i]);
@@ -212,7 +212,7 @@ static double look_around(struct jobs *jobs) {
 }
 
 static int wait_ms(const struct jobs *jobs, double at) {
-    double ms = at > 0 ? ceil((at - jobs_now()) * 1000) : WAIT_MS_MAX;
+    double ms = at > 0 ? ceil((at - clock_seconds()) * 1000) : WAIT_MS_MAX;
     int wait = ms < 0 ? 0 : ms > WAIT_MS_MAX ? WAIT_MS_MAX : (int)ms;
     for (int i = 0; i < jobs->worker_count; i++) {
         int link_ms = link_timeout_ms(jobs->workers[i].link);
@@ -257,7 +257,7 @@ void *dispatcher_main(void *user) {
     pthread_mutex_unlock(&jobs->lock);
     for (int i = 0; i < jobs->worker_count; i++)
         link_stop(jobs->workers[i].link);
-    for (double end = jobs_now() + STOP_SECONDS; any_process(jobs) && jobs_now() < end;)
+    for (double end = clock_seconds() + STOP_SECONDS; any_process(jobs) && clock_seconds() < end;)
         turn(jobs, wait_ms(jobs, end));
     pthread_mutex_lock(&jobs->lock);
     for (int i = 0; i < jobs->worker_count; i++)

@@ -161,7 +161,7 @@ void estimate_late(const struct job *job, double seconds, struct problem *ret_pr
     if (seconds > 0)
         problem_set(ret_problem, 504, "deadline", "deadline_ms",
                     "deadline_ms: %d ms are too few: the pictures would be finished in about %.1f s",
-                    job->request.deadline_ms, jobs_now() - job->created + seconds);
+                    job->request.deadline_ms, clock_seconds() - job->created + seconds);
     else
         problem_set(ret_problem, 504, "deadline", "deadline_ms", "deadline_ms: the %d ms have passed",
                     job->request.deadline_ms);

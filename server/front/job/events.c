@@ -78,7 +78,7 @@ static void on_progress(struct job_picture *picture, const struct wire_progress 
         return;
     job_set_picture(picture, states[progress->state]);
     if (picture->state != PICTURE_SENT)
-        begin(picture, jobs_now());
+        begin(picture, clock_seconds());
     int64_t evaluations = picture->job->request.evaluations;
     picture->step = (int)(evaluations * progress->done / progress->total);
     notify_push(picture->job, JOB_EVENT_PROGRESS, picture->index, 0, NULL, 0);
@@ -102,7 +102,7 @@ static void on_picture(struct job_worker *worker, struct job_picture *picture, c
                        struct png_pixels *pixels) {
     struct jobs *jobs = worker->jobs;
     const struct job_request *request = &picture->job->request;
-    double now = jobs_now();
+    double now = clock_seconds();
     admit_drawn(jobs, now);
     begin(picture, now);
     /* What was not its own work was waiting: for its turn, and for others' work between its own. */
@@ -204,7 +204,7 @@ static void on_step(struct jobs *jobs, const struct link_event *event) {
     snprintf(rows, sizeof rows, "%d", event->step->rows);
     metrics_observe(jobs->metrics, METRIC_STEP_SECONDS, jobs->models[event->model].name, rows, event->step->seconds);
     metrics_observe(jobs->metrics, METRIC_BATCH_ROWS, NULL, NULL, event->step->rows);
-    estimate_step(jobs, event->model, event->step, jobs_now());
+    estimate_step(jobs, event->model, event->step, clock_seconds());
 }
 
 /* Takes `pixels`. */

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "clock.h"
 #include "front/job/job.h"
 #include "front/job/remembered.h"
 #include "front/link/link.h"
@@ -176,7 +177,6 @@ struct jobs {
     bool png_stopping;
 };
 
-double jobs_now(void);
 void jobs_wake(struct jobs *jobs); /* the dispatcher looks again; any thread, with or without the lock */
 
 /* ---- job.c: one job */

@@ -72,7 +72,7 @@ struct job *job_create(struct jobs *jobs, struct job_request *request, int key) 
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     job->created_unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    job->created = jobs_now();
+    job->created = clock_seconds();
     job->deadline = job->request.deadline_ms ? job->created + job->request.deadline_ms * 1e-3 : 0;
     for (int i = 0; i < job->request.count; i++)
         pictures[i] = (struct job_picture){.job = job,
@@ -168,7 +168,7 @@ bool job_publish_image(struct job *job, int index, unsigned char *png, size_t si
 
 static void finish(struct job *job) {
     struct jobs *jobs = job->jobs;
-    job->finished = jobs_now();
+    job->finished = clock_seconds();
     if (!job->sending)
         job_free_pixels(job);
     free(job->preview);
@@ -234,7 +234,7 @@ static int steps_of(const struct job_picture *picture) {
 }
 
 void job_fill_view(const struct job *job, struct job_view *view) {
-    double end = job->finished > 0 ? job->finished : jobs_now();
+    double end = job->finished > 0 ? job->finished : clock_seconds();
     *view = (struct job_view){.state = job->state,
                               .request = &job->request,
                               .key = job->key,

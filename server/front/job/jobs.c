@@ -12,12 +12,6 @@
 
 enum { STEPS_ANY = 20 /* to ask for the default sampler's name */, STEP_MEAN_OLD_SECONDS = 180 };
 
-double jobs_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 void jobs_wake(struct jobs *jobs) {
     uint64_t one = 1;
     if (write(jobs->wake_fd, &one, sizeof one) < 0)
@@ -147,7 +141,7 @@ static void stop_work(struct jobs *jobs) {
 }
 
 void jobs_drain(struct jobs *jobs) {
-    double end = jobs_now() + jobs->config->drain_timeout_ms * 1e-3;
+    double end = clock_seconds() + jobs->config->drain_timeout_ms * 1e-3;
     struct timespec until = {.tv_sec = (time_t)end, .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
     pthread_mutex_lock(&jobs->lock);
     jobs->draining = true;
@@ -280,7 +274,7 @@ static const char *find_unready(const struct jobs *jobs) {
 
 void jobs_overview(struct jobs *jobs, struct jobs_overview *ret) {
     pthread_mutex_lock(&jobs->lock);
-    bool fresh = jobs->step_weight > 0 && jobs_now() - jobs->step_at < STEP_MEAN_OLD_SECONDS;
+    bool fresh = jobs->step_weight > 0 && clock_seconds() - jobs->step_at < STEP_MEAN_OLD_SECONDS;
     *ret = (struct jobs_overview){.queued = jobs->waiting,
                                   .draining = jobs->draining,
                                   .unready_reason = find_unready(jobs),

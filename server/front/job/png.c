@@ -134,7 +134,7 @@ void *png_main(void *user) {
 
         unsigned char *png = NULL;
         size_t size = 0;
-        double start = jobs_now();
+        double start = clock_seconds();
         bool good = wanted && encode(item, sha256, &png, &size);
         free(item->pixels);
 
@@ -146,7 +146,7 @@ void *png_main(void *user) {
         if (finished && jobs->png_pending == JOB_PNG_BACKLOG - 1)
             jobs_wake(jobs); /* it waited for this */
         if (finished)
-            finish_picture(item->picture, good ? png : NULL, size, jobs_now() - start);
+            finish_picture(item->picture, good ? png : NULL, size, clock_seconds() - start);
         else
             finish_preview(item, good ? png : NULL, size);
         job_release(job);

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include <asdm/error.h>
 
+#include "clock.h"
 #include "front/link/process.h"
 #include "front/link/region.h"
 
@@ -64,12 +64,6 @@ struct link {
     struct regions regions;
 };
 
-static int64_t now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* ---- life */
 
 static enum asdm_status check_models(const struct link *l, struct asdm_error *err) {
@@ -101,7 +95,7 @@ enum asdm_status link_create(const struct config *config, const int *models, int
     l->user = user;
     l->process.socket = -1;
     l->memory_bytes = (uint64_t)config->shared_memory_mb << 20;
-    l->start_at = now_ms();
+    l->start_at = clock_ms();
     enum asdm_status status = check_models(l, err);
     if (status == ASDM_OK)
         status = process_find(config->worker, &l->program, err);
@@ -228,7 +222,7 @@ static void take_pause(struct link *l, bool was_loading, int most_ms) {
     else
         l->pause_ms = l->pause_ms == 0 ? PAUSE_FIRST_MS : l->pause_ms * 2 < most_ms ? l->pause_ms * 2 : most_ms;
     l->phase = NONE;
-    l->start_at = now_ms() + l->pause_ms;
+    l->start_at = clock_ms() + l->pause_ms;
 }
 
 static void start(struct link *l) {
@@ -238,7 +232,7 @@ static void start(struct link *l) {
     l->told = 0;
     if (process_start(l->program, l->memory_bytes, &l->process, &err) == ASDM_OK) {
         l->phase = LOADING;
-        l->quiet_since = now_ms();
+        l->quiet_since = clock_ms();
         return;
     }
     l->failure.status = (int32_t)err.status;
@@ -384,7 +378,7 @@ static void read_worker(struct link *l) {
         enum wire_received received = wire_receive(l->process.socket, &m);
         if (received == WIRE_NOTHING)
             return;
-        l->quiet_since = now_ms();
+        l->quiet_since = clock_ms();
         if (received == WIRE_GONE || !read_message(l, &m)) {
             end(l, received == WIRE_GONE ? NULL : "crashed");
             return;
@@ -404,12 +398,12 @@ static int64_t watchdog_at(const struct link *l) {
 void link_turn(struct link *l) {
     if (l->phase == ENDING)
         reap(l);
-    if (l->phase == NONE && !l->stopping && now_ms() >= l->start_at)
+    if (l->phase == NONE && !l->stopping && clock_ms() >= l->start_at)
         start(l);
     if (l->phase == LOADING || l->phase == SERVING)
         read_worker(l); /* before the watchdog: it may be we who slept */
     int64_t bites = watchdog_at(l);
-    if (bites >= 0 && now_ms() >= bites)
+    if (bites >= 0 && clock_ms() >= bites)
         end(l, "hung");
     send_due(l);
 }
@@ -419,7 +413,7 @@ int link_fd(const struct link *l) {
 }
 
 int link_timeout_ms(const struct link *l) {
-    int64_t now = now_ms(), at = -1;
+    int64_t now = clock_ms(), at = -1;
     if (l->phase == NONE)
         at = l->stopping ? -1 : l->start_at;
     else if (l->phase == ENDING)
@@ -543,7 +537,7 @@ bool link_submit(struct link *l, uint64_t id, const struct link_picture *p) {
     }
     l->last_wire_id++;
     if (l->held_count++ == 0)
-        l->quiet_since = now_ms();
+        l->quiet_since = clock_ms();
     *h = (struct held){.wire_id = m.id,
                        .id = id,
                        .model = p->model,

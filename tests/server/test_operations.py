@@ -151,10 +151,10 @@ def test_the_log_is_json_lines(daemon):
 
 
 def test_sigterm_answers_what_was_accepted(start_daemon):
-    daemon = start_daemon(worker={"threads": 1})
-    waits = [in_thread(daemon.job, steps=40, width=256, height=256, seed=seed, headers={"Accept": "image/png"})
+    daemon = start_daemon(drain_timeout_ms=300000, worker={"threads": 1})
+    waits = [in_thread(daemon.job, steps=25, width=256, height=256, seed=seed, headers={"Accept": "image/png"})
              for seed in range(3)]
-    daemon.wait_for("pictures in the batch", lambda: "asdm_active_rows 0\n" not in daemon.request("GET", "/metrics").text)
+    daemon.wait_for("all pictures in the batch", lambda: "asdm_active_rows 6\n" in daemon.request("GET", "/metrics").text)
     daemon.process.send_signal(signal.SIGTERM)
     daemon.wait_for("drain", lambda: daemon.find_line("draining"))
     ready, late = daemon.request("GET", "/readyz"), daemon.job()

@@ -27,9 +27,9 @@ struct cursor {
     int block, tap, r, s;
 
     __device__ cursor(const work &p, int step) {
-        tap = p.im2col ? step / p.steps_first : step >= p.steps_first;
+        tap = p.im2col ? p.by_steps_first.quotient(step) : step >= p.steps_first;
         block = step - tap * p.steps_first;
-        r = tap / p.taps_across;
+        r = p.by_taps_across.quotient(tap);
         s = tap - r * p.taps_across;
     }
     __device__ void advance(const work &p) {
@@ -68,8 +68,8 @@ struct origin {
 };
 
 SM90_INLINE origin origin_of(const work &p, const tile &t) {
-    const int pixels = p.height * p.width, n = t.m0 / pixels, pixel = t.m0 - n * pixels;
-    const int h = pixel / p.width, w = pixel - h * p.width;
+    const int n = p.by_pixels.quotient(t.m0), pixel = t.m0 - n * p.pixels;
+    const int h = p.by_width.quotient(pixel), w = pixel - h * p.width;
     return {w * p.stride + p.lower, h * p.stride + p.lower, n};
 }
 
@@ -82,8 +82,8 @@ SM90_INLINE int end_step(const work &p, int chunk) {
 }
 
 /* Visits this CTA's steps of a tile as they are summed: body(first, end, expert). */
-template <int MODE, int BN, typename F> SM90_INLINE void for_sums(const work &p, const cta<BN> &c, const F &body) {
-    if (MODE != MODE_EXPERTS) {
+template <class K, typename F> SM90_INLINE void for_sums(const work &p, const cta<K::BN> &c, const F &body) {
+    if (K::MODE != MODE_EXPERTS) {
         body(first_step(p, c.chunk), end_step(p, c.chunk), 0);
         return;
     }
@@ -93,9 +93,9 @@ template <int MODE, int BN, typename F> SM90_INLINE void for_sums(const work &p,
             body(chunk_begin(p, chunk), chunk_begin(p, chunk + 1), e);
 }
 
-template <int BN, int MODE> SM90_INLINE void produce_a(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
+template <class K> SM90_INLINE void produce_a(const work &p, const cta<K::BN> &c, const tile &t, ring<K::BN> &to) {
     const origin o = origin_of(p, t);
-    for_sums<MODE>(p, c, [&](int begin, int end, int) {
+    for_sums<K>(p, c, [&](int begin, int end, int) {
         cursor at(p, begin);
         for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
             to.reserve(c, A_BYTES);
@@ -108,11 +108,11 @@ template <int BN, int MODE> SM90_INLINE void produce_a(const work &p, const cta<
     });
 }
 
-template <int BN, int MODE> SM90_INLINE void produce_b(const work &p, const cta<BN> &c, const tile &t, ring<BN> &to) {
-    for_sums<MODE>(p, c, [&](int begin, int end, int expert) {
+template <class K> SM90_INLINE void produce_b(const work &p, const cta<K::BN> &c, const tile &t, ring<K::BN> &to) {
+    for_sums<K>(p, c, [&](int begin, int end, int expert) {
         cursor at(p, begin);
         for (int step = begin; step < end; step++, at.advance(p), to.advance()) {
-            to.reserve(c, shape<BN>::b_bytes);
+            to.reserve(c, shape<K::BN>::b_bytes);
             sm90_load_4d(c.b_at(to.stage), &p.b[expert], c.full_at(to.stage), (p.im2col ? at.block : step) * BK,
                          p.im2col ? at.tap : 0, t.n0, p.slots ? t.slot : t.phase);
         }
@@ -121,21 +121,21 @@ template <int BN, int MODE> SM90_INLINE void produce_b(const work &p, const cta<
 
 /* A warp of loading, of which one thread loads: everything of every tile. Weights do not wait for the kernels before.
  */
-template <int BN, int MODE> SM90_INLINE void produce(const work &p, const cta<BN> &c, bool a) {
+template <class K> SM90_INLINE void produce(const work &p, const cta<K::BN> &c, bool a) {
     const bool loads = threadIdx.x % 32 == 0;
-    ring<BN> to;
+    ring<K::BN> to;
     if (a && loads)
         sm90_grid_wait();
     for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         if (loads) {
             const tile t = tile_of(p, c, index);
             if (a)
-                produce_a<BN, MODE>(p, c, t, to);
+                produce_a<K>(p, c, t, to);
             else
-                produce_b<BN, MODE>(p, c, t, to);
+                produce_b<K>(p, c, t, to);
         }
         __syncwarp();
-        if (may_spread(MODE) && p.spread > 1) {
+        if (K::SPREAD && p.spread > 1) {
             for (int i = 0; i < 2; i++) {
                 sm90_cluster_arrive_relaxed();
                 sm90_cluster_wait();
@@ -188,13 +188,15 @@ SM90_INLINE void multiply(const cta<BN> &c, float (&acc)[HALVES][BN / 2], int ro
 }
 
 /* sum = all chunks of this CTA, each the experts' own sums by their shares. */
-template <typename T, int BN>
-SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t, float (&sum)[BN / 2],
+template <class K>
+SM90_INLINE void multiply_experts(const work &p, const cta<K::BN> &c, const tile &t, float (&sum)[K::BN / 2],
                                   int &iteration) {
+    using T = typename K::T;
+    constexpr int BN = K::BN;
     const expert_shares<T> shares(p, t, warp_of() * 16);
     float acc[1][BN / 2], chunk[BN / 2];
     bool started = false, any = false; /* this chunk; a chunk before */
-    for_sums<MODE_EXPERTS>(p, c, [&](int begin, int end, int expert) {
+    for_sums<K>(p, c, [&](int begin, int end, int expert) {
         const float share = shares[expert];
         multiply<T, BN, 1>(c, acc, warp_of() / 4 * HALF, begin, end, iteration, [] {});
         started = started && expert > 0;
@@ -219,41 +221,40 @@ SM90_INLINE void multiply_experts(const work &p, const cta<BN> &c, const tile &t
 }
 
 /* The regions that a group of consumers finishes, in order: number n, of tile `index`. */
-template <int BN, int MODE> SM90_INLINE int index_of(const cta<BN> &c, int group, int n) {
-    return c.cluster + c.clusters * (MODE == MODE_ALTERNATE ? n / 2 * 2 + group : n);
+template <class K> SM90_INLINE int index_of(const cta<K::BN> &c, int group, int n) {
+    return c.cluster + c.clusters * (K::MODE == MODE_ALTERNATE ? n / 2 * 2 + group : n);
 }
-template <int BN, int MODE> SM90_INLINE region region_at(const work &p, const cta<BN> &c, int group, int n) {
-    return region_of(p, c.chunk, group, MODE == MODE_ALTERNATE ? n % 2 : group);
+template <class K> SM90_INLINE region region_at(const work &p, const cta<K::BN> &c, int group, int n) {
+    return region_of(p, c.chunk, group, K::MODE == MODE_ALTERNATE ? n % 2 : group);
 }
 
 /* Before region n, of tile t, is summed. */
-template <typename T, int BN, int MODE>
-SM90_INLINE void start_region(const work &p, const cta<BN> &c, const tile &t, int n) {
-    if (!p.carried)
-        fetch_own<T, BN>(p, c, region_at<BN, MODE>(p, c, warp_of() / 4, n), t);
+template <class K> SM90_INLINE void start_region(const work &p, const cta<K::BN> &c, const tile &t, int n) {
+    if (!K::PORTED || !p.carried)
+        fetch_own<K>(p, c, region_at<K>(p, c, warp_of() / 4, n), t);
 }
 
 /* A region, from its sums to y or into the porter's hands: not the last, as its own threads store that sooner. */
-template <typename T, int BN, int MODE>
-SM90_INLINE void finish_region(const work &p, const cta<BN> &c, const tile &t, int n, float (&sum)[BN / 2]) {
+template <class K>
+SM90_INLINE void finish_region(const work &p, const cta<K::BN> &c, const tile &t, int n, float (&sum)[K::BN / 2]) {
     const int group = warp_of() / 4;
-    const region r = region_at<BN, MODE>(p, c, group, n);
-    const bool last = index_of<BN, MODE>(c, group, n + 1) >= c.tiles, ported = p.carried && !last;
-    if (p.carried)
+    const region r = region_at<K>(p, c, group, n);
+    const bool last = index_of<K>(c, group, n + 1) >= c.tiles, ported = K::PORTED && p.carried && !last;
+    if (K::PORTED && p.carried)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
         wait_own(r);
-    if (may_spread(MODE) && p.spread > 1)
-        finish_slice<T, BN, MODE>(p, c, r, t, last, sum);
+    if (K::SPREAD && p.spread > 1)
+        finish_slice<K>(p, c, r, t, last, sum);
     else
-        finish_all<T, BN>(p, c, sum);
+        finish_all<K>(p, c, sum);
     /* Where the threads of a warp may have parted they meet at a barrier, whatever comes of the tile: the compiler must
      * see that they are together in multiply(), else it holds what all of them share in each one's registers. */
     if (!ported)
-        store_own<T, BN>(p, c, r, t);
+        store_own<K>(p, c, r, t);
     sm90_bar_sync(r.barrier, r.threads);
-    if (p.moments) {
-        measure<T, BN>(p, c, r, t);
+    if (K::PLAIN && p.moments) {
+        measure<K>(p, c, r, t);
         sm90_bar_sync(r.barrier, r.threads); /* the staging may be filled again, */
     }
     if (ported) { /* or first taken away */
@@ -263,10 +264,13 @@ SM90_INLINE void finish_region(const work &p, const cta<BN> &c, const tile &t, i
 }
 
 /* A tile by both warpgroups: its sums. */
-template <typename T, int BN, int MODE>
-SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, const tile &t, float (&sum)[1][BN / 2], int &iteration) {
+template <class K>
+SM90_INLINE void sum_tile(const work &p, const cta<K::BN> &c, const tile &t, float (&sum)[1][K::BN / 2],
+                          int &iteration) {
+    using T = typename K::T;
+    constexpr int BN = K::BN;
     const int row0 = warp_of() / 4 * HALF;
-    if constexpr (MODE == MODE_WALK) {
+    if constexpr (K::MODE == MODE_WALK) {
         float acc[1][BN / 2];
         for (int chunk = 0; chunk < p.chunks; chunk++) {
             multiply<T, BN, 1>(c, acc, row0, chunk_begin(p, chunk), chunk_begin(p, chunk + 1), iteration, [] {});
@@ -274,43 +278,43 @@ SM90_INLINE void sum_tile(const work &p, const cta<BN> &c, const tile &t, float 
             for (int i = 0; i < BN / 2; i++)
                 sum[0][i] = chunk == 0 ? acc[0][i] : sum[0][i] + acc[0][i];
         }
-    } else if constexpr (MODE == MODE_EXPERTS) {
-        multiply_experts<T, BN>(p, c, t, sum[0], iteration);
+    } else if constexpr (K::MODE == MODE_EXPERTS) {
+        multiply_experts<K>(p, c, t, sum[0], iteration);
     } else {
         multiply<T, BN, 1>(c, sum, row0, first_step(p, c.chunk), end_step(p, c.chunk), iteration, [] {});
     }
 }
 
 /* All of this CTA's tiles, by both warpgroups. */
-template <typename T, int BN, int MODE> SM90_INLINE void consume_together(const work &p, const cta<BN> &c) {
+template <class K> SM90_INLINE void consume_together(const work &p, const cta<K::BN> &c) {
     int iteration = 0, n = 0;
     for (int index = c.cluster; index < c.tiles; index += c.clusters) {
         const tile t = tile_of(p, c, index);
-        float sum[1][BN / 2];
-        start_region<T, BN, MODE>(p, c, t, n);
-        sum_tile<T, BN, MODE>(p, c, t, sum, iteration);
-        finish_region<T, BN, MODE>(p, c, t, n++, sum[0]);
+        float sum[1][K::BN / 2];
+        start_region<K>(p, c, t, n);
+        sum_tile<K>(p, c, t, sum, iteration);
+        finish_region<K>(p, c, t, n++, sum[0]);
     }
 }
 
 /* Every second tile, by this warpgroup. It waits for its turn: a stage's barrier tells only one round from the next, so
  * nobody may look at it a round early. */
-template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, const cta<BN> &c) {
+template <class K> SM90_INLINE void consume_alternate(const work &p, const cta<K::BN> &c) {
     const int group = warp_of() / 4;
     int iteration = group * p.steps, n = 0;
     for (int index = c.cluster + group * c.clusters; index < c.tiles; index += 2 * c.clusters) {
         const tile t = tile_of(p, c, index);
-        float acc[2][BN / 2];
-        start_region<T, BN, MODE_ALTERNATE>(p, c, t, n);
+        float acc[2][K::BN / 2];
+        start_region<K>(p, c, t, n);
         if (index != c.cluster)
             sm90_bar_sync(BAR_TURN + group, CONSUMERS);
-        multiply<T, BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
+        multiply<typename K::T, K::BN, 2>(c, acc, 0, 0, p.steps, iteration, [&] {
             if (index + c.clusters < c.tiles)
                 sm90_bar_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
         });
-        finish_region<T, BN, MODE_ALTERNATE>(p, c, t, n++, acc[0]);
-        start_region<T, BN, MODE_ALTERNATE>(p, c, t, n);
-        finish_region<T, BN, MODE_ALTERNATE>(p, c, t, n++, acc[1]);
+        finish_region<K>(p, c, t, n++, acc[0]);
+        start_region<K>(p, c, t, n);
+        finish_region<K>(p, c, t, n++, acc[1]);
         iteration += p.steps; /* the other's */
     }
 }
@@ -318,22 +322,22 @@ template <typename T, int BN> SM90_INLINE void consume_alternate(const work &p, 
 /* ---- the porters */
 
 /* What a group's regions need beside their sums, and what comes of all but the last. */
-template <typename T, int BN, int MODE> SM90_INLINE void carry(const work &p, const cta<BN> &c, int group) {
+template <class K> SM90_INLINE void carry(const work &p, const cta<K::BN> &c, int group) {
     const bool carries = threadIdx.x % 32 == 0;
     for (int n = 0;; n++) {
-        const int index = index_of<BN, MODE>(c, group, n);
+        const int index = index_of<K>(c, group, n);
         if (index >= c.tiles)
             return;
         if (n > 0) {
-            const region before = region_at<BN, MODE>(p, c, group, n - 1);
+            const region before = region_at<K>(p, c, group, n - 1);
             sm90_bar_sync(BAR_STAGED + group, before.threads + 32);
             if (carries) {
-                take(p, c, before, tile_of(p, c, index_of<BN, MODE>(c, group, n - 1)));
+                take<K>(p, c, before, tile_of(p, c, index_of<K>(c, group, n - 1)));
                 sm90_store_wait_read();
             }
         }
         if (carries)
-            bring<T, BN>(p, c, region_at<BN, MODE>(p, c, group, n), tile_of(p, c, index));
+            bring<K>(p, c, region_at<K>(p, c, group, n), tile_of(p, c, index));
         __syncwarp();
     }
 }
@@ -350,8 +354,8 @@ template <int BN> SM90_INLINE void meet_cluster(const work &p, const cta<BN> &c)
     }
 }
 
-template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t *raw) {
-    constexpr int stages = shape<BN>::stages;
+template <class K> SM90_INLINE cta<K::BN> cta_begin(const work &p, uint8_t *raw) {
+    constexpr int BN = K::BN, stages = shape<BN>::stages;
     cta<BN> c;
     const uint32_t base = sm90_smem(raw), aligned = (base + 1023) & ~1023u;
     c.ring = aligned;
@@ -364,26 +368,26 @@ template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t
     c.staging_ptr = raw + (c.staging - base);
     c.bias_ptr = raw + (c.bias - base);
     c.row_bias_ptr = raw + (c.row_bias - base);
-    c.chunk = blockIdx.x % p.spread;
-    c.cluster = blockIdx.x / p.spread;
-    c.clusters = gridDim.x / p.spread;
+    c.chunk = (int)blockIdx.x & (p.spread - 1);
+    c.cluster = (int)blockIdx.x >> p.spread_log2;
+    c.clusters = (int)gridDim.x >> p.spread_log2;
     if (threadIdx.x == CONSUMERS) {
         for (int i = 0; i < stages; i++) {
             sm90_mbarrier_init(c.full_at(i), 2); /* A and B */
-            sm90_mbarrier_init(c.empty_at(i), CONSUMERS / 32 / (MODE == MODE_ALTERNATE ? 2 : 1));
+            sm90_mbarrier_init(c.empty_at(i), CONSUMERS / 32 / (K::MODE == MODE_ALTERNATE ? 2 : 1));
         }
         for (int group = 0; group < 2; group++)
             sm90_mbarrier_init(c.ready + 8 * group, 1);
         sm90_fence_mbarrier_init();
         sm90_prefetch_map(&p.a[0]);
         sm90_prefetch_map(&p.b[0]);
-        if (p.carried)
+        if (K::PORTED && p.carried)
             sm90_prefetch_map(&p.to);
-        if (p.carried && p.residual)
+        if (K::PORTED && p.carried && p.residual)
             sm90_prefetch_map(&p.from);
     }
     __syncthreads();
-    if (p.spread > 1) { /* the barriers were fenced for the cluster */
+    if (K::SPREAD && p.spread > 1) { /* the barriers were fenced for the cluster */
         sm90_cluster_arrive_relaxed();
         sm90_cluster_wait();
     }
@@ -392,33 +396,32 @@ template <int BN, int MODE> SM90_INLINE cta<BN> cta_begin(const work &p, uint8_t
 
 #endif /* SM90_CODE */
 
-template <typename T, int BN, int MODE>
-__global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
+template <class K> __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ work p) {
 #if SM90_CODE
     extern __shared__ uint8_t raw[];
-    cta<BN> c = cta_begin<BN, MODE>(p, raw);
+    cta<K::BN> c = cta_begin<K>(p, raw);
     sm90_grid_launch_dependents();
     find_rows(p, c);
     const int loader = warp_of() - CONSUMERS / 32;
     if (loader >= 0) {
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
         if (loader < LOADERS) {
-            produce<BN, MODE>(p, c, loader == 0);
-        } else if (p.carried) {
+            produce<K>(p, c, loader == 0);
+        } else if (K::PORTED && p.carried) {
             sm90_grid_wait();
-            carry<T, BN, MODE>(p, c, loader - LOADERS);
-        } else if (may_spread(MODE) && p.spread > 1) {
+            carry<K>(p, c, loader - LOADERS);
+        } else if (K::SPREAD && p.spread > 1) {
             meet_cluster(p, c);
         }
     } else {
         sm90_setmaxnreg_inc<CONSUMER_REGISTERS>();
         sm90_grid_wait();
-        if constexpr (MODE == MODE_ALTERNATE)
-            consume_alternate<T, BN>(p, c);
+        if constexpr (K::MODE == MODE_ALTERNATE)
+            consume_alternate<K>(p, c);
         else
-            consume_together<T, BN, MODE>(p, c);
+            consume_together<K>(p, c);
     }
-    if (p.spread > 1) { /* nobody leaves while others still write here */
+    if (K::SPREAD && p.spread > 1) { /* nobody leaves while others still write here */
         sm90_cluster_arrive_relaxed();
         sm90_cluster_wait();
     }
@@ -473,8 +476,9 @@ bool encode_ends(const struct cuda_product *p, const choice &c, work *w) {
            (!p->residual || sm90_encode_tiled(&w->from, bf16, 2, p->residual, dims, strides, box, swizzle));
 }
 
-template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaStream_t stream) {
-    const auto kernel = product_kernel<T, BN, MODE>;
+template <class K> cudaError_t launch(const work &w, cudaStream_t stream) {
+    constexpr int BN = K::BN;
+    const auto kernel = product_kernel<K>;
     static const cudaError_t prepared =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
     if (prepared != cudaSuccess)
@@ -498,30 +502,59 @@ template <typename T, int BN, int MODE> cudaError_t launch(const work &w, cudaSt
     return cudaLaunchKernelEx(&config, kernel, w);
 }
 
-template <typename T, int BN> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
-    if constexpr (BN <= EXPERTS_WIDTH)
-        if (w.shares.experts)
-            return launch<T, BN, MODE_EXPERTS>(w, stream);
-    if (w.chunks > 1 && w.spread == 1)
-        return launch<T, BN, MODE_WALK>(w, stream);
-    return alternate ? launch<T, BN, MODE_ALTERNATE>(w, stream) : launch<T, BN, MODE_TOGETHER>(w, stream);
+template <typename T, int BN, int ENDS> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
+    if constexpr (BN == 256) { /* registers for one accumulator of half a tile */
+        return launch<kind<T, BN, MODE_TOGETHER, ENDS>>(w, stream);
+    } else {
+        if constexpr (BN <= EXPERTS_WIDTH && ENDS == ENDS_PLAIN)
+            if (w.shares.experts)
+                return launch<kind<T, BN, MODE_EXPERTS, ENDS>>(w, stream);
+        if (w.chunks > 1 && w.spread == 1)
+            return launch<kind<T, BN, MODE_WALK, ENDS>>(w, stream);
+        if constexpr (ENDS != ENDS_OTHER)
+            if (alternate)
+                return launch<kind<T, BN, MODE_ALTERNATE, ENDS>>(w, stream);
+        return launch<kind<T, BN, MODE_TOGETHER, ENDS>>(w, stream);
+    }
 }
 
-template <typename T> cudaError_t launch_choice(const work &w, const choice &c, cudaStream_t stream) {
-    switch (c.width) {
-    case 256: /* registers for one accumulator of half a tile */
-        return launch<T, 256, MODE_TOGETHER>(w, stream);
-    case 160:
-        return launch_mode<T, 160>(w, c.alternate, stream);
-    case 128:
-        return launch_mode<T, 128>(w, c.alternate, stream);
-    case 80:
-        return launch_mode<T, 80>(w, c.alternate, stream);
-    case 64:
-        return launch_mode<T, 64>(w, c.alternate, stream);
-    default:
-        return launch_mode<T, 32>(w, c.alternate, stream);
+/* Widths as cuda_product_sm90_possible() has them. */
+template <typename T, int ENDS> cudaError_t launch_width(const work &w, const choice &c, cudaStream_t stream) {
+    if constexpr (ENDS != ENDS_OTHER) {
+        if (c.width == 256)
+            return launch_mode<T, 256, ENDS>(w, c.alternate, stream);
+        if (c.width == 160)
+            return launch_mode<T, 160, ENDS>(w, c.alternate, stream);
     }
+    if constexpr (ENDS != ENDS_GEGLU) {
+        if (c.width == 32)
+            return launch_mode<T, 32, ENDS>(w, c.alternate, stream);
+    }
+    return c.width == 128  ? launch_mode<T, 128, ENDS>(w, c.alternate, stream)
+           : c.width == 80 ? launch_mode<T, 80, ENDS>(w, c.alternate, stream)
+                           : launch_mode<T, 64, ENDS>(w, c.alternate, stream);
+}
+
+template <typename T> cudaError_t launch_choice(const work &w, const choice &c, bool other, cudaStream_t stream) {
+    return other     ? launch_width<T, ENDS_OTHER>(w, c, stream)
+           : w.geglu ? launch_width<T, ENDS_GEGLU>(w, c, stream)
+                     : launch_width<T, ENDS_PLAIN>(w, c, stream);
+}
+
+/* factor = ceil(2^shift / by), which fits as shift is 31 more than log2 of it, rounded up: exact below 2^31. */
+divisor divisor_of(int by) {
+    divisor d = {0, 31};
+    while (1ll << (d.shift - 31) < by)
+        d.shift++;
+    d.factor = (uint32_t)(((1ull << d.shift) + (uint64_t)by - 1) / (uint64_t)by);
+    return d;
+}
+
+int log2_of(int power) {
+    int log2 = 0;
+    while (1 << log2 < power)
+        log2++;
+    return log2;
 }
 
 cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream_t stream) {
@@ -547,11 +580,14 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.activation = p->geglu ? ASDM_ACT_NONE : p->activation;
     w.height = p->upsample ? p->in_height : p->out_height;
     w.width = p->upsample ? p->in_width : p->out_width;
-    w.m = p->rows * w.height * w.width;
+    w.pixels = w.height * w.width;
+    w.m = p->rows * w.pixels;
     w.weight_rows = e.weight_rows;
     w.out_channels = p->out_channels;
     w.chunks = c.chunks;
     w.spread = c.spread;
+    w.chunks_log2 = log2_of(c.chunks);
+    w.spread_log2 = log2_of(c.spread);
     w.n_tiles = ceil_div(e.weight_rows, c.width);
     w.m_tiles = ceil_div(w.m, BM);
     w.tiles = w.n_tiles * w.m_tiles * e.phases;
@@ -560,17 +596,25 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     for (int i = 0; i < w.shares.experts; i++)
         w.expert_bias[i] = p->experts.bias[i];
     w.rows = p->rows;
-    w.row_tiles = ceil_div(w.height * w.width, BM);
+    w.row_tiles = ceil_div(w.pixels, BM);
     w.steps = e.steps;
     w.steps_first = ceil_div(p->channels[0], BK);
     w.taps_across = p->upsample ? 2 : p->kernel;
     w.lower = p->upsample ? -1 : -p->pad_before;
     w.stride = p->stride;
-    w.carried = w.spread == 1 && w.tiles > sm90_processors() && p->out_channels % 8 == 0 && !p->upsample &&
-                !(p->geglu && c.width % 32) && !(p->slots && w.height * w.width % BM);
+    w.by_width = divisor_of(w.width);
+    w.by_pixels = divisor_of(w.pixels);
+    w.by_n_tiles = divisor_of(w.n_tiles);
+    w.by_m_tiles = divisor_of(w.m_tiles);
+    w.by_row_tiles = divisor_of(w.row_tiles);
+    w.by_steps_first = divisor_of(w.steps_first);
+    w.by_taps_across = divisor_of(w.taps_across);
+    w.carried = w.spread == 1 && w.tiles > sm90_processors() && !e.other_ends && !p->upsample &&
+                !(p->geglu && c.width % 32) && !(p->slots && w.pixels % BM);
     if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, c, &w)))
         return cudaErrorInvalidValue;
-    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, stream) : launch_choice<__half>(w, c, stream);
+    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, e.other_ends, stream)
+                                 : launch_choice<__half>(w, c, e.other_ends, stream);
 }
 
 } // namespace

@@ -22,6 +22,7 @@ struct cuda_product_extent {
     int phases, weight_rows, steps;
     int experts; /* that the kernel multiplies: all steps once for each; 0: none */
     bool residual, geglu;
+    bool other_ends;   /* an activation, or channels that do not make whole vectors: kernels of their own */
     bool rows_apart;   /* rows have biases of their own */
     int granule, slab; /* of the parts whose moments are kept; 0: none are */
 };

@@ -30,6 +30,14 @@ __host__ __device__ constexpr int block_channels(int width, bool geglu) {
     return columns % 64 == 0 ? 64 : columns % 32 == 0 ? 32 : 16;
 }
 
+/* What may come at the end of a tile. Each has kernels of its own: code that an operation does not run costs it time
+ * even so, as what it does run lies scattered between and is fetched in more and smaller pieces. */
+enum ends {
+    ENDS_PLAIN, /* biases, a residual, moments; whole vectors of 8 channels */
+    ENDS_GEGLU, /* a bias, value times gelu(gate), a residual; whole vectors */
+    ENDS_OTHER, /* a bias, an activation, a residual; any channels */
+};
+
 /* How the two warpgroups that multiply share the tiles. */
 enum mode {
     MODE_TOGETHER,  /* half of each tile; one chunk (of all or, spread, of each CTA) */
@@ -38,10 +46,26 @@ enum mode {
     MODE_EXPERTS,   /* half of each tile, each chunk once for every expert, added by the rows' shares of them */
 };
 
-/* Whether a cluster's CTAs may have a chunk each. */
-__host__ __device__ constexpr bool may_spread(int mode) {
-    return mode == MODE_TOGETHER || mode == MODE_EXPERTS;
-}
+/* A kernel: its element type, the outputs of its tiles, its mode and its ends. */
+template <typename T_, int BN_, int MODE_, int ENDS_> struct kind {
+    using T = T_;
+    static constexpr int BN = BN_, MODE = MODE_, ENDS = ENDS_;
+    static constexpr bool GEGLU = ENDS == ENDS_GEGLU;
+    static constexpr bool PLAIN = ENDS == ENDS_PLAIN;                             /* row biases, moments */
+    static constexpr bool PORTED = ENDS != ENDS_OTHER;                            /* there may be porters */
+    static constexpr bool SPREAD = MODE == MODE_TOGETHER || MODE == MODE_EXPERTS; /* a cluster may share chunks */
+    static constexpr int COLUMNS = GEGLU ? BN / 2 : BN;                           /* channels of a tile in y */
+};
+
+/* Quotients of any n >= 0 by one divisor, without a division: n * factor / 2^shift. Made on the host. */
+struct divisor {
+    uint32_t factor;
+    int shift;
+
+    __device__ __forceinline__ int quotient(int n) const {
+        return (int)((uint64_t)(uint32_t)n * factor >> shift);
+    }
+};
 
 /* What a launch is given. */
 struct work {
@@ -57,13 +81,15 @@ struct work {
     int granule, granules, slab, slabs; /* channels of a part, their number; pixels of one, their number in a row */
     int across;                         /* granules of a tile */
     float across_inverse;
+    divisor by_width, by_pixels, by_n_tiles, by_m_tiles, by_row_tiles, by_steps_first, by_taps_across;
     int m, weight_rows, out_channels; /* output pixels (of one phase), packed rows, channels of y */
     int chunks, spread;               /* of K; CTAs of the cluster along K: chunks or 1 */
-    int n_tiles, m_tiles, tiles;      /* tiles: of all phases */
-    int steps, steps_first;           /* of BK along K: all; those of a tap (conv) or of the first source */
-    int im2col, taps_across;          /* kernel width */
-    int height, width;                /* pixels of a row, as `m` counts them */
-    int lower, stride;                /* first base pixel, distance */
+    int chunks_log2, spread_log2;
+    int n_tiles, m_tiles, tiles; /* tiles: of all phases */
+    int steps, steps_first;      /* of BK along K: all; those of a tap (conv) or of the first source */
+    int im2col, taps_across;     /* kernel width */
+    int height, width, pixels;   /* of a row, as `m` counts them */
+    int lower, stride;           /* first base pixel, distance */
     int upsample, geglu, activation;
     /* Rows with kernels of their own: of each row, and their number; or NULL. Tiles of single rows: of one, of all. */
     const int32_t *slots;
@@ -93,7 +119,7 @@ template <int BN> struct cta {
     uint8_t *staging_ptr, *bias_ptr, *row_bias_ptr;
     int chunk;             /* with spread, the one it sums: its rank in the cluster */
     int cluster, clusters; /* this cluster, their number */
-    int m_tiles, tiles;    /* as in struct work; by single rows where these have kernels of their own */
+    int tiles;             /* as in struct work; by single rows where these have kernels of their own */
     bool single_rows;
 
     __device__ uint32_t full_at(int stage) const {
@@ -118,14 +144,15 @@ struct tile {
 
 /* Outputs innermost: the tiles that run together share their pixels and, all but the last few, their weights. */
 template <int BN> SM90_INLINE tile tile_of(const work &p, const cta<BN> &c, int index) {
-    const int n = index % p.n_tiles, rest = index / p.n_tiles, m = rest % c.m_tiles;
-    tile t = {m * BM, p.m, n * BN, rest / c.m_tiles, 0};
+    const int rest = p.by_n_tiles.quotient(index), n = index - rest * p.n_tiles;
+    const int phase = p.upsample ? p.by_m_tiles.quotient(rest) : 0, m = rest - phase * p.m_tiles;
+    tile t = {m * BM, p.m, n * BN, phase, 0};
     if (!p.slots)
         return t;
-    const int pixels = p.height * p.width, row = c.single_rows ? m / p.row_tiles : t.m0 / pixels;
+    const int row = c.single_rows ? p.by_row_tiles.quotient(m) : p.by_pixels.quotient(t.m0);
     if (c.single_rows) {
-        t.m0 = row * pixels + (m - row * p.row_tiles) * BM;
-        t.m_end = (row + 1) * pixels;
+        t.m0 = row * p.pixels + (m - row * p.row_tiles) * BM;
+        t.m_end = (row + 1) * p.pixels;
     }
     t.slot = p.slots[row];
     return t;
@@ -134,21 +161,19 @@ template <int BN> SM90_INLINE tile tile_of(const work &p, const cta<BN> &c, int 
 /* Rows may have kernels of their own: whether they do is known when the kernel before has mixed them. A tile may hold
  * pixels of several rows where these share a kernel. */
 template <int BN> SM90_INLINE void find_rows(const work &p, cta<BN> &c) {
-    c.m_tiles = p.m_tiles;
     c.tiles = p.tiles;
     c.single_rows = false;
     if (!p.slots)
         return;
     sm90_grid_wait();
-    if (p.slots[p.rows] > 1 && p.height * p.width % BM) {
+    if (p.slots[p.rows] > 1 && p.pixels % BM) {
         c.single_rows = true;
-        c.m_tiles = p.rows * p.row_tiles;
-        c.tiles = p.n_tiles * c.m_tiles;
+        c.tiles = p.n_tiles * p.rows * p.row_tiles;
     }
 }
 
 SM90_INLINE int chunk_begin(const work &p, int chunk) {
-    return p.steps * chunk / p.chunks;
+    return p.steps * chunk >> p.chunks_log2;
 }
 
 #endif /* SM90_CODE */

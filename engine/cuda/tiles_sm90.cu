@@ -8,6 +8,8 @@ namespace {
 enum {
     SPREAD_STEPS = 5, /* fewest steps of a chunk */
     CANDIDATES = 12,
+    OTHER_WIDTH = 128,   /* of tiles with an activation or cut channels, at most */
+    GEGLU_WIDTH = 64,    /* and with geglu, at least */
     EXPERTS_PIXELS = 256 /* largest map of a row whose experts are multiplied one by one */
 };
 
@@ -39,10 +41,14 @@ long long cost_of(const extent &e, int rows, const choice &c) {
     return waves * (sums + 403 + c.width * 20 + (c.spread > 1 ? 2474 : (c.chunks - 1) * c.width * 13 / 5)) + 552;
 }
 
-/* Whether the kernels can do it: registers for the sums. */
+/* Whether there is a kernel for it: registers for the sums, and what a tile may end in. */
 bool possible(const extent &e, const choice &c) {
     const bool walks = c.chunks > 1 && c.spread == 1;
     if (e.experts && (c.alternate || c.width > CUDA_EXPERTS_WIDTH))
+        return false;
+    if (e.other_ends && (c.alternate || c.width > OTHER_WIDTH))
+        return false;
+    if (e.geglu && c.width < GEGLU_WIDTH)
         return false;
     if (e.granule && (c.width % e.granule || CUDA_TILE_PIXELS / c.spread < e.slab))
         return false;
@@ -92,6 +98,11 @@ int chunks_of(const struct cuda_product *p, extent e) {
     return best;
 }
 
+/* An activation, or channels that do not make whole vectors. */
+bool has_other_ends(const struct cuda_product *p) {
+    return p->out_channels % 8 || (!p->geglu && p->activation != ASDM_ACT_NONE);
+}
+
 choice choose(const struct cuda_product *p) {
     const extent e = cuda_product_extent_of(p);
     return cheapest(e, p->rows, chunks_of(p, e));
@@ -102,7 +113,7 @@ choice choose(const struct cuda_product *p) {
 extern "C" {
 
 bool cuda_product_sm90_adds_rows(const struct cuda_product *p) {
-    return cuda_product_sm90_fits(p) && !p->upsample && !p->geglu &&
+    return cuda_product_sm90_fits(p) && !p->upsample && !p->geglu && !has_other_ends(p) &&
            p->out_height * p->out_width % (CUDA_TILE_PIXELS / 2) == 0; /* what a warpgroup finishes is one row's */
 }
 
@@ -110,7 +121,7 @@ bool cuda_product_sm90_measures(const struct cuda_product *p) {
     const int width = p->experts.shares.experts ? CUDA_EXPERTS_WIDTH : 2 * CUDA_EXPERTS_WIDTH; /* of some tile */
     const int pixels = p->out_height * p->out_width / (p->upsample ? 4 : 1);
     return p->parts.granule && cuda_product_sm90_fits(p) && !p->geglu && width % p->parts.granule == 0 &&
-           pixels % p->parts.slab == 0 && (!p->row_bias || cuda_product_sm90_adds_rows(p));
+           !has_other_ends(p) && pixels % p->parts.slab == 0 && (!p->row_bias || cuda_product_sm90_adds_rows(p));
 }
 
 struct cuda_product_extent cuda_product_extent_of(const struct cuda_product *p) {
@@ -118,6 +129,7 @@ struct cuda_product_extent cuda_product_extent_of(const struct cuda_product *p) 
     e.rows_apart = p->row_bias && cuda_product_sm90_adds_rows(p);
     e.granule = cuda_product_sm90_measures(p) ? p->parts.granule : 0;
     e.slab = e.granule ? p->parts.slab : 0;
+    e.other_ends = has_other_ends(p);
     e.phases = p->upsample ? 4 : 1;
     e.pixels = p->out_height * p->out_width / e.phases;
     e.weight_rows = (int)cuda_product_rows(p);
@@ -156,7 +168,7 @@ bool cuda_product_sm90_fits(const struct cuda_product *p) {
 
 bool cuda_product_sm90_mixes(const struct cuda_product *p) {
     const int pixels = p->out_height * p->out_width;
-    return cuda_product_sm90_fits(p) && pixels <= EXPERTS_PIXELS &&
+    return cuda_product_sm90_fits(p) && !has_other_ends(p) && pixels <= EXPERTS_PIXELS &&
            pixels % 16 == 0; /* a warp's pixels are one row's */
 }
 

@@ -114,6 +114,7 @@ template <bool BF16, int N> struct product;
     PRODUCT("f16", false, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)                                           \
     PRODUCT("bf16", true, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)
 
+PRODUCTS(16, SM90_R8_0, 8, 9, 10, 11, 12, 13, 14, D8(0))
 PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
 PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
 PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
@@ -609,7 +610,7 @@ template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream
         return launch<shape<T, 20, 80, 1, 2, 1, 1, 40, 216>>(p, stream);
     if (chunks <= CHUNKS_MAX)
         return launch_either<shape<T, 20, 32, 1, 4, 1, 1, 40, 240>, shape<T, 20, 32, 2, 4, 1, 1, 32, 232>>(p, stream);
-    return launch<shape<T, CHUNKS_WIDE, 32, 1, 3, 2, 1, 56, 240>>(p, stream);
+    return launch<shape<T, CHUNKS_WIDE, 16, 1, 6, 2, 1, 56, 240>>(p, stream);
 }
 
 /* Windows of up to 64, of up to 128 and of more queries have blocks of as many. */

@@ -230,7 +230,7 @@ template <class K> SM90_INLINE region region_at(const work &p, const cta<K::BN> 
 
 /* Before region n, of tile t, is summed. */
 template <class K> SM90_INLINE void start_region(const work &p, const cta<K::BN> &c, const tile &t, int n) {
-    if (!K::PORTED || !p.carried)
+    if (!K::PORTED)
         fetch_own<K>(p, c, region_at<K>(p, c, warp_of() / 4, n), t);
 }
 
@@ -239,8 +239,8 @@ template <class K>
 SM90_INLINE void finish_region(const work &p, const cta<K::BN> &c, const tile &t, int n, float (&sum)[K::BN / 2]) {
     const int group = warp_of() / 4;
     const region r = region_at<K>(p, c, group, n);
-    const bool last = index_of<K>(c, group, n + 1) >= c.tiles, ported = K::PORTED && p.carried && !last;
-    if (K::PORTED && p.carried)
+    const bool last = index_of<K>(c, group, n + 1) >= c.tiles, ported = K::PORTED && !last;
+    if (K::PORTED)
         sm90_mbarrier_wait(c.ready + 8 * r.group, n & 1);
     else
         wait_own(r);
@@ -381,9 +381,9 @@ template <class K> SM90_INLINE cta<K::BN> cta_begin(const work &p, uint8_t *raw)
         sm90_fence_mbarrier_init();
         sm90_prefetch_map(&p.a[0]);
         sm90_prefetch_map(&p.b[0]);
-        if (K::PORTED && p.carried)
+        if (K::PORTED)
             sm90_prefetch_map(&p.to);
-        if (K::PORTED && p.carried && p.residual)
+        if (K::PORTED && p.residual)
             sm90_prefetch_map(&p.from);
     }
     __syncthreads();
@@ -407,7 +407,7 @@ template <class K> __global__ void __launch_bounds__(THREADS, 1) product_kernel(
         sm90_setmaxnreg_dec<PRODUCER_REGISTERS>();
         if (loader < LOADERS) {
             produce<K>(p, c, loader == 0);
-        } else if (K::PORTED && p.carried) {
+        } else if (K::PORTED) {
             sm90_grid_wait();
             carry<K>(p, c, loader - LOADERS);
         } else if (K::SPREAD && p.spread > 1) {
@@ -502,19 +502,26 @@ template <class K> cudaError_t launch(const work &w, cudaStream_t stream) {
     return cudaLaunchKernelEx(&config, kernel, w);
 }
 
+template <typename T, int BN, int MODE, int ENDS> cudaError_t launch_ported(const work &w, cudaStream_t stream) {
+    if constexpr (ENDS != ENDS_OTHER)
+        if (w.carried)
+            return launch<kind<T, BN, MODE, ENDS, true>>(w, stream);
+    return launch<kind<T, BN, MODE, ENDS, false>>(w, stream);
+}
+
 template <typename T, int BN, int ENDS> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
     if constexpr (BN == 256) { /* registers for one accumulator of half a tile */
-        return launch<kind<T, BN, MODE_TOGETHER, ENDS>>(w, stream);
+        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, stream);
     } else {
         if constexpr (BN <= EXPERTS_WIDTH && ENDS == ENDS_PLAIN)
             if (w.shares.experts)
-                return launch<kind<T, BN, MODE_EXPERTS, ENDS>>(w, stream);
+                return launch_ported<T, BN, MODE_EXPERTS, ENDS>(w, stream);
         if (w.chunks > 1 && w.spread == 1)
-            return launch<kind<T, BN, MODE_WALK, ENDS>>(w, stream);
+            return launch_ported<T, BN, MODE_WALK, ENDS>(w, stream);
         if constexpr (ENDS != ENDS_OTHER)
             if (alternate)
-                return launch<kind<T, BN, MODE_ALTERNATE, ENDS>>(w, stream);
-        return launch<kind<T, BN, MODE_TOGETHER, ENDS>>(w, stream);
+                return launch_ported<T, BN, MODE_ALTERNATE, ENDS>(w, stream);
+        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, stream);
     }
 }
 

@@ -46,15 +46,16 @@ enum mode {
     MODE_EXPERTS,   /* half of each tile, each chunk once for every expert, added by the rows' shares of them */
 };
 
-/* A kernel: its element type, the outputs of its tiles, its mode and its ends. */
-template <typename T_, int BN_, int MODE_, int ENDS_> struct kind {
+/* A kernel: its element type, the outputs of its tiles, its mode, its ends and whether porters carry them. */
+template <typename T_, int BN_, int MODE_, int ENDS_, bool PORTED_> struct kind {
     using T = T_;
     static constexpr int BN = BN_, MODE = MODE_, ENDS = ENDS_;
+    static constexpr bool PORTED = PORTED_;
     static constexpr bool GEGLU = ENDS == ENDS_GEGLU;
-    static constexpr bool PLAIN = ENDS == ENDS_PLAIN;                             /* row biases, moments */
-    static constexpr bool PORTED = ENDS != ENDS_OTHER;                            /* there may be porters */
-    static constexpr bool SPREAD = MODE == MODE_TOGETHER || MODE == MODE_EXPERTS; /* a cluster may share chunks */
-    static constexpr int COLUMNS = GEGLU ? BN / 2 : BN;                           /* channels of a tile in y */
+    static constexpr bool PLAIN = ENDS == ENDS_PLAIN; /* row biases, moments */
+    static constexpr bool SPREAD =
+        !PORTED && (MODE == MODE_TOGETHER || MODE == MODE_EXPERTS); /* a cluster may share chunks */
+    static constexpr int COLUMNS = GEGLU ? BN / 2 : BN;             /* channels of a tile in y */
 };
 
 /* Quotients of any n >= 0 by one divisor, without a division: n * factor / 2^shift. Made on the host. */

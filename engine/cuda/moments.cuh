@@ -58,8 +58,9 @@ static __device__ __forceinline__ float2 cuda_granule_sums(int tokens, float fir
 template <class F>
 static __device__ __forceinline__ struct asdm_moments cuda_part_moments(int tokens, int granule, float first,
                                                                         const F &pair) {
-    float2 sums = granule == ASDM_GRANULE ? cuda_granule_sums<ASDM_GRANULE>(tokens, first, pair)
-                                          : cuda_granule_sums<ASDM_GRANULE_SMALL>(tokens, first, pair);
+    float2 sums = granule == ASDM_GRANULE          ? cuda_granule_sums<ASDM_GRANULE>(tokens, first, pair)
+                  : granule == ASDM_GRANULE_MIDDLE ? cuda_granule_sums<ASDM_GRANULE_MIDDLE>(tokens, first, pair)
+                                                   : cuda_granule_sums<ASDM_GRANULE_SMALL>(tokens, first, pair);
 #pragma unroll
     for (int offset = CUDA_PART_LANES / 2; offset > 0; offset /= 2) {
         sums.x += __shfl_xor_sync(0xffffffffu, sums.x, offset);

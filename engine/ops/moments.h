@@ -19,9 +19,10 @@ struct asdm_moments_layout {
 
 enum {
     ASDM_MOMENTS_TOKENS = 256, /* fewest: the norm of a smaller map reads it once in any case */
-    ASDM_MOMENTS_MOST = 4096,  /* most: the ends of so many tiles take longer than reading a larger map again */
+    ASDM_MOMENTS_MOST = 1 << 20,
     ASDM_GRANULE = 10,         /* groups of 10, 20, 30, ... channels: UNets */
-    ASDM_GRANULE_SMALL = 8,    /* 8, 16, ...: autoencoders */
+    ASDM_GRANULE_MIDDLE = 8,   /* 8, 16, ...: autoencoders, */
+    ASDM_GRANULE_SMALL = 4,    /* and 4: their widest maps */
     ASDM_SLAB = 64,
     ASDM_SLAB_SMALL = 16, /* of maps with fewer tokens than */
     ASDM_SLAB_TOKENS = 4096
@@ -30,7 +31,10 @@ enum {
 /* The channels of a part where `common` ones are of one group in every norm: few, so that many threads share the work,
  * and such that tiles of products have whole parts. 0: none. */
 static inline int asdm_moments_granule(int common) {
-    return common % ASDM_GRANULE == 0 ? ASDM_GRANULE : common % ASDM_GRANULE_SMALL == 0 ? ASDM_GRANULE_SMALL : 0;
+    return common % ASDM_GRANULE == 0          ? ASDM_GRANULE
+           : common % ASDM_GRANULE_MIDDLE == 0 ? ASDM_GRANULE_MIDDLE
+           : common % ASDM_GRANULE_SMALL == 0  ? ASDM_GRANULE_SMALL
+                                               : 0;
 }
 
 /* The layout for a map of `tokens` and `channels`, a function of one row's sizes; `common` divides the channels. None

@@ -18,11 +18,11 @@ struct asdm_moments_layout {
 };
 
 enum {
-    ASDM_MOMENTS_TOKENS = 256, /* fewest: the norm of a smaller map reads it once in any case */
+    ASDM_MOMENTS_TOKENS = 256,   /* fewest: the norm of a smaller map reads it once in any case */
     ASDM_MOMENTS_MOST = 1 << 20, /* tokens: more are not expected */
-    ASDM_GRANULE = 10,         /* groups of 10, 20, 30, ... channels: UNets */
-    ASDM_GRANULE_MIDDLE = 8,   /* 8, 16, ...: autoencoders, */
-    ASDM_GRANULE_SMALL = 4,    /* and 4: their widest maps */
+    ASDM_GRANULE = 10,           /* groups of 10, 20, 30, ... channels: UNets */
+    ASDM_GRANULE_MIDDLE = 8,     /* 8, 16, ...: autoencoders, */
+    ASDM_GRANULE_SMALL = 4,      /* and 4: their widest maps */
     ASDM_SLAB = 64,
     ASDM_SLAB_SMALL = 16, /* of maps with fewer tokens than */
     ASDM_SLAB_TOKENS = 4096

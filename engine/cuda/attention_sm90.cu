@@ -8,11 +8,11 @@
  * what wgmma calls core matrices. So any multiple of 8 channels does, a chunk of zeros rounds q and k up to 16
  * channels, and a chunk of ones behind v makes the second product sum the probabilities as well, as they were rounded.
  *
- * With narrow heads the exponentials bound the time (16 a cycle and SM). Hence
- *  - a part of them is a polynomial on the FMA units;
- *  - a query's reference, which is subtracted from its scores, is the maximum of an earlier tile for as long as no
- *    probability exceeds 2^8: then nothing is rescaled, and the test costs half an instruction a score (three-way
- *    integer maxima, which order floats correctly above a limit that is not negative). */
+ * With narrow heads instructions bound the time: what is done for each score, beside the products, and what the copying
+ * warps do for each tile. Hence a query's reference, which is subtracted from its scores, is the maximum of an earlier
+ * tile for as long as no probability exceeds 2^8: then nothing is rescaled, and the test costs half an instruction a
+ * score (three-way integer maxima, which order floats correctly above a limit that is not negative). A polynomial in
+ * place of a part of the exponentials costs more than it spares. */
 #include <math.h>
 
 #include <type_traits>
@@ -144,16 +144,31 @@ template <int n> __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
+/* Chunks that a row's threads copy at once: few enough for 16 (THREADS / 8) of them to go round, and so many that
+ * little of a row's neighbourhood is read twice. */
+template <int CHUNKS> constexpr int part_of = CHUNKS % 16 == 0 ? 16 : CHUNKS % 8 == 0 ? 8 : 5;
+
 /* ROWS tokens, from(i) the first chunk of the i-th (those from `valid` on are zeros), of CHUNKS chunks (those from
- * `present` on are zeros), by THREADS threads. Eight neighbouring threads write the 128 bytes of a core matrix. */
-template <class T, int ROWS, int CHUNKS, int THREADS, class F>
+ * `present` on are zeros), by a warpgroup. Eight neighbouring threads write the 128 bytes of a core matrix. */
+template <class T, int ROWS, int CHUNKS, class F>
 __device__ __forceinline__ void copy_tile(uint32_t dst, int valid, int present, int thread, const F &from) {
-#pragma unroll(ROWS *CHUNKS <= 5 * THREADS ? 5 : 1) /* the copying threads have few registers */
-    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
-        const int at = i * THREADS + thread, chunk = (at >> 3) % CHUNKS, row = (at >> 3) / CHUNKS * 8 + (at & 7);
-        if (ROWS * CHUNKS % THREADS == 0 || row < ROWS) {
-            const bool inside = row < valid && chunk < present;
-            copy16(dst + (uint32_t)(chunk * ROWS + row) * 16, inside ? from(row) + chunk * CHUNK : from(0), inside);
+    constexpr int PART = part_of<CHUNKS>, STEP = WARPGROUP / 8 / PART * 8; /* STEP: rows at once */
+    static_assert(CHUNKS % PART == 0 && ROWS % 8 == 0, "");
+    const int chunk = thread / 8 % PART, first = thread / 8 / PART * 8 + thread % 8;
+    dst += (uint32_t)(chunk * ROWS + first) * 16;
+    if (WARPGROUP / 8 % PART && first >= STEP)
+        return;                     /* threads of which there are too few for a row */
+#pragma unroll(CHUNKS > 16 ? 1 : 4) /* the copying threads have few registers */
+    for (int i = 0; i < (ROWS + STEP - 1) / STEP; i++) {
+        const int row = i * STEP + first;
+        if (ROWS % STEP && row >= ROWS)
+            continue;
+        const T *const src = from(row < valid ? row : 0);
+#pragma unroll
+        for (int part = 0; part < CHUNKS / PART; part++) {
+            const int at = part * PART + chunk;
+            copy16(dst + (uint32_t)(part * PART * ROWS + i * STEP) * 16, src + (at < present ? at * CHUNK : 0),
+                   row < valid && at < present);
         }
     }
 }
@@ -220,10 +235,9 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
     const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
     copy_tiles<S>(a.keys, shared, [&](int tile, uint32_t dst) {
         const int valid = a.keys - tile * S::KEYS;
-        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, valid, a.chunks, threadIdx.x,
-                                               [&](int i) { return k + i * a.k_stride; });
-        copy_tile<T, S::KEYS, S::V_CHUNKS, WARPGROUP>(dst + S::K_BYTES, valid, a.chunks - first_chunk, threadIdx.x,
-                                                      [&](int i) { return v + i * a.v_stride; });
+        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, threadIdx.x, [&](int i) { return k + i * a.k_stride; });
+        copy_tile<T, S::KEYS, S::V_CHUNKS>(dst + S::K_BYTES, valid, a.chunks - first_chunk, threadIdx.x,
+                                           [&](int i) { return v + i * a.v_stride; });
         k += (size_t)S::KEYS * a.k_stride;
         v += (size_t)S::KEYS * a.v_stride;
     });
@@ -244,10 +258,10 @@ template <class S> __device__ __forceinline__ void copy_window(const arguments &
             return first + i < own ? tokens + (size_t)window.token(first + i) * stride
                                    : means + (size_t)(first + i - own) * 2 * channels;
         };
-        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst, valid, a.chunks, threadIdx.x,
-                                               [&](int i) { return from(k, a.k_stride, cells, i); });
-        copy_tile<T, S::KEYS, S::C, WARPGROUP>(dst + S::K_BYTES, valid, a.chunks, threadIdx.x,
-                                               [&](int i) { return from(v, a.v_stride, cells + channels, i); });
+        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, threadIdx.x,
+                                    [&](int i) { return from(k, a.k_stride, cells, i); });
+        copy_tile<T, S::KEYS, S::C>(dst + S::K_BYTES, valid, a.chunks, threadIdx.x,
+                                    [&](int i) { return from(v, a.v_stride, cells + channels, i); });
         for (int i = threadIdx.x; i < S::KEYS; i += WARPGROUP)
             sm90_store(dst + S::BIAS_AT + 4 * i, i < valid ? window.bias(first + i) / a.scale : -INFINITY);
     });
@@ -260,16 +274,6 @@ struct reference {
     float limit[2]; /* the score at which it moves */
     bool orderly;   /* limits of the whole warp are not negative */
 };
-
-/* 2^(64 y - 64 + HEADROOM) for y in 0 .. 1: integer and fraction by a rounding addition, the fraction's power by a
- * polynomial (minimax, relative error 7.5e-5, below a rounding to half), the integer added to the exponent. */
-__device__ __forceinline__ float exp2_polynomial(float y) {
-    const float magic = 12582912.0f - 64.0f + HEADROOM; /* 1.5 * 2^23 and the offset */
-    const float t = fmaf(y, 64.0f, magic);
-    const float f = fmaf(y, 64.0f, magic - t);
-    const float p = fmaf(fmaf(fmaf(0.055171669f, f, 0.24261112f), f, 0.69326099f), f, 0.99992807f);
-    return __int_as_float(__float_as_int(p) + (__float_as_int(t) << 23));
-}
 
 /* most = the largest of most, x and y taken as integers: VIMNMX3. In assembly, as the compiler would keep copies. */
 __device__ __forceinline__ void max3(int &most, float x, float y) {
@@ -320,14 +324,9 @@ __device__ __forceinline__ void move(const float (&s)[COUNT], float (&o)[O_COUNT
 /* Scores -> probabilities, in place. */
 template <int COUNT> __device__ __forceinline__ void exponentials(float (&s)[COUNT], const reference &r, float scale) {
     const float shift[2] = {-r.max[0] * scale, -r.max[1] * scale};
-    const float shift64 = fmaf(shift[1], 1.0f / 64, (64 - HEADROOM) / 64.0f), scale64 = scale / 64;
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        if (i % 4 == 3)
-            s[i] = exp2_polynomial(__saturatef(fmaf(s[i], scale64, shift64)));
-        else
-            s[i] = cuda_exp2(fmaf(s[i], scale, shift[i / 2 % 2]));
-    }
+    for (int i = 0; i < COUNT; i++)
+        s[i] = cuda_exp2(fmaf(s[i], scale, shift[i / 2 % 2]));
 }
 
 /* ---- products and the loop over tiles */
@@ -354,9 +353,11 @@ template <class S> __device__ __forceinline__ uint64_t load_query(const argument
     const queries<S> own(a, group);
     const T *q = (const T *)a.q + (size_t)blockIdx.z * a.tokens * a.q_stride + blockIdx.y * a.chunks * CHUNK;
     const uint32_t dst = shared + BARRIER_BYTES + group * S::Q_GROUP_BYTES;
-    copy_tile<T, QUERIES, S::K_CHUNKS, WARPGROUP>(
-        dst, own.count - own.first, a.chunks, threadIdx.x % WARPGROUP,
-        [&](int i) { return q + (size_t)own.token(own.first + i) * a.q_stride; });
+    for (int at = threadIdx.x % WARPGROUP; at < QUERIES * S::K_CHUNKS; at += WARPGROUP) {
+        const int i = at % QUERIES, chunk = at / QUERIES;
+        const bool inside = own.first + i < own.count && chunk < a.chunks;
+        copy16(dst + at * 16, q + (inside ? (size_t)own.token(own.first + i) * a.q_stride + chunk * CHUNK : 0), inside);
+    }
     copy_commit(); /* copies that are in no group are not waited for */
     copy_wait<0>();
     sm90_fence_async();

@@ -3,7 +3,8 @@
  * A row's channels are cut into slabs of whole groups and whole 16-byte vectors. In a slab each thread keeps to one
  * column (a vector of W neighbouring channels, of at most two groups) and walks along the tokens. Three ways:
  *  - resident: for few tokens. A cluster of blocks shares a slab's tokens, holds them in registers, exchanges its
- *    statistics through distributed shared memory and writes the result: one kernel, one read, one write;
+ *    statistics through distributed shared memory and writes the result: one kernel, one read, one write. Where a block
+ *    holds a whole group and no other, its threads' sums are all there is to exchange (single);
  *  - streamed: for more, two kernels: statistics per chunk of tokens, then the result, of which each block merges the
  *    chunks' statistics for itself. Many chunks are merged by a kernel between. The second read comes from the L2 cache
  *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
@@ -44,6 +45,7 @@ enum {
 struct plan {
     bool vectors;        /* resident or streamed; else plain */
     bool resident;       /* scratch is not used */
+    bool single;         /* resident: a block, a group */
     int group_channels;  /* channels of a group */
     int slab_groups;     /* groups of a slab */
     int slabs;           /* of a row */
@@ -110,6 +112,7 @@ bool plan_resident(const struct cuda_norm *n, struct plan *p, int lanes, int lea
             break;
     for (; p->blocks <= cluster_max; p->blocks *= 2) {
         p->tokens_of_block = ceil_div(n->tokens, p->blocks);
+        p->single = p->blocks == 1 && p->slab_groups == 1;
         if (spread_tokens(p))
             return true;
     }
@@ -441,9 +444,63 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
                 affine.apply(data[i], n.activation == ASDM_ACT_SILU);
 }
 
+/* The mean, then the deviations from it: the values are at hand. */
+template <class T, int DEPTH>
+__global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT_THREADS, 1)
+    single_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+    constexpr int W = CUDA_LANES<T>;
+    const int group = (int)blockIdx.x, row = (int)blockIdx.y;
+    const int lane = (int)threadIdx.x / p.columns, column = (int)threadIdx.x - lane * p.columns;
+    const int channel = group * p.group_channels + column * W, source = channel >= n.channels[0];
+    const size_t stride = (size_t)n.channels[source], channels = (size_t)(n.channels[0] + n.channels[1]);
+    const size_t token = (size_t)row * (size_t)n.tokens + (size_t)lane; /* the first; then every p.lanes-th */
+    const T *x = static_cast<const T *>(n.x[source]) + token * stride + (channel - (source ? n.channels[0] : 0));
+    T *y = static_cast<T *>(n.y) + token * channels + channel;
+    const float inverse = 1.0f / (float)(n.tokens * p.group_channels);
+    const auto mine = [&](int i) { return lane < p.lanes && lane + i * p.lanes < n.tokens; };
+    float gain[W], bias[W], sum = 0.0f, squares = 0.0f;
+    uint4 data[DEPTH];
+    load_floats(n.gain + channel, gain);
+    load_floats(n.bias + channel, bias);
+    cuda_wait_inputs();
+    cuda_launch_dependents();
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        data[i] =
+            mine(i) ? *reinterpret_cast<const uint4 *>(x + (size_t)(i * p.lanes) * stride) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+        float v[W];
+        cuda_unpack_vector<T>(data[i], v);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            sum += v[j];
+    }
+    const float mean = block_sum(sum) * inverse;
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+        float v[W];
+        cuda_unpack_vector<T>(data[i], v);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            squares = mine(i) ? fmaf(v[j] - mean, v[j] - mean, squares) : squares;
+    }
+    const float2 statistics = make_float2(mean, rsqrtf(block_sum(squares) * inverse + n.eps));
+    struct column_affine<T> affine;
+    affine.start(statistics, statistics, W, gain, bias);
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+        if (mine(i))
+            *reinterpret_cast<uint4 *>(y + (size_t)(i * p.lanes) * channels) =
+                affine.apply(data[i], n.activation == ASDM_ACT_SILU);
+}
+
 template <class T, int DEPTH>
 cudaError_t launch_depth(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
     const int threads = ceil_div(p.lanes * p.columns, 32) * 32;
+    if (p.single)
+        return cuda_launch(single_kernel<T, DEPTH>, dim3((unsigned)n.groups, (unsigned)n.rows), dim3((unsigned)threads),
+                           0, stream, n, p);
     const size_t shared = parts_bytes(&p) + sizeof(struct asdm_moments) * (size_t)(p.blocks * p.slab_groups);
     return cuda_launch_cluster(resident_kernel<T, DEPTH>, dim3((unsigned)(p.slabs * p.blocks), (unsigned)n.rows),
                                dim3((unsigned)threads), (unsigned)p.blocks, shared, stream, n, p);

@@ -61,16 +61,17 @@ template <class T> __device__ __forceinline__ float element(const struct cuda_no
         n.x[source])[at * (size_t)n.channels[source] + (size_t)(source ? c - n.channels[0] : c)]);
 }
 
-/* A sum over the block's threads, the same in all of them. */
+/* A sum over the block's threads, the same in all of them; whole warps, at most 32. */
 __device__ __forceinline__ float block_sum(float x) {
-    __shared__ float of_warp[PLAIN_THREADS / 32];
+    __shared__ float of_warp[32];
     x = warp_sum(x);
     __syncthreads();
     if (threadIdx.x % 32 == 0)
         of_warp[threadIdx.x / 32] = x;
     __syncthreads();
     float sum = 0.0f;
-    for (int i = 0; i < PLAIN_THREADS / 32; i++)
+#pragma unroll 4
+    for (int i = 0; i < (int)blockDim.x / 32; i++)
         sum += of_warp[i];
     return sum;
 }

@@ -502,50 +502,57 @@ template <class K> cudaError_t launch(const work &w, cudaStream_t stream) {
     return cudaLaunchKernelEx(&config, kernel, w);
 }
 
-template <typename T, int BN, int MODE, int ENDS> cudaError_t launch_ported(const work &w, cudaStream_t stream) {
+/* Which kernel a launch takes, beside the width. */
+struct way {
+    int ends;
+    bool alternate, carried; /* carried: by porters; else those who finish a tile fetch and store themselves */
+};
+
+template <typename T, int BN, int MODE, int ENDS>
+cudaError_t launch_ported(const work &w, const way &by, cudaStream_t stream) {
     if constexpr (ENDS != ENDS_OTHER)
-        if (w.carried)
+        if (by.carried)
             return launch<kind<T, BN, MODE, ENDS, true>>(w, stream);
     return launch<kind<T, BN, MODE, ENDS, false>>(w, stream);
 }
 
-template <typename T, int BN, int ENDS> cudaError_t launch_mode(const work &w, bool alternate, cudaStream_t stream) {
+template <typename T, int BN, int ENDS> cudaError_t launch_mode(const work &w, const way &by, cudaStream_t stream) {
     if constexpr (BN == 256) { /* registers for one accumulator of half a tile */
-        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, stream);
+        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, by, stream);
     } else {
         if constexpr (BN <= EXPERTS_WIDTH && ENDS == ENDS_PLAIN)
             if (w.shares.experts)
-                return launch_ported<T, BN, MODE_EXPERTS, ENDS>(w, stream);
+                return launch_ported<T, BN, MODE_EXPERTS, ENDS>(w, by, stream);
         if (w.chunks > 1 && w.spread == 1)
-            return launch_ported<T, BN, MODE_WALK, ENDS>(w, stream);
-        if constexpr (ENDS != ENDS_OTHER)
-            if (alternate)
-                return launch_ported<T, BN, MODE_ALTERNATE, ENDS>(w, stream);
-        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, stream);
+            return launch_ported<T, BN, MODE_WALK, ENDS>(w, by, stream);
+        if constexpr (BN >= CUDA_ALTERNATE_WIDTH && ENDS != ENDS_OTHER)
+            if (by.alternate)
+                return launch_ported<T, BN, MODE_ALTERNATE, ENDS>(w, by, stream);
+        return launch_ported<T, BN, MODE_TOGETHER, ENDS>(w, by, stream);
     }
 }
 
 /* Widths as cuda_product_sm90_possible() has them. */
-template <typename T, int ENDS> cudaError_t launch_width(const work &w, const choice &c, cudaStream_t stream) {
+template <typename T, int ENDS> cudaError_t launch_width(const work &w, int width, const way &by, cudaStream_t stream) {
     if constexpr (ENDS != ENDS_OTHER) {
-        if (c.width == 256)
-            return launch_mode<T, 256, ENDS>(w, c.alternate, stream);
-        if (c.width == 160)
-            return launch_mode<T, 160, ENDS>(w, c.alternate, stream);
+        if (width == 256)
+            return launch_mode<T, 256, ENDS>(w, by, stream);
+        if (width == 160)
+            return launch_mode<T, 160, ENDS>(w, by, stream);
     }
     if constexpr (ENDS != ENDS_GEGLU) {
-        if (c.width == 32)
-            return launch_mode<T, 32, ENDS>(w, c.alternate, stream);
+        if (width == 32)
+            return launch_mode<T, 32, ENDS>(w, by, stream);
     }
-    return c.width == 128  ? launch_mode<T, 128, ENDS>(w, c.alternate, stream)
-           : c.width == 80 ? launch_mode<T, 80, ENDS>(w, c.alternate, stream)
-                           : launch_mode<T, 64, ENDS>(w, c.alternate, stream);
+    return width == 128  ? launch_mode<T, 128, ENDS>(w, by, stream)
+           : width == 80 ? launch_mode<T, 80, ENDS>(w, by, stream)
+                         : launch_mode<T, 64, ENDS>(w, by, stream);
 }
 
-template <typename T> cudaError_t launch_choice(const work &w, const choice &c, bool other, cudaStream_t stream) {
-    return other     ? launch_width<T, ENDS_OTHER>(w, c, stream)
-           : w.geglu ? launch_width<T, ENDS_GEGLU>(w, c, stream)
-                     : launch_width<T, ENDS_PLAIN>(w, c, stream);
+template <typename T> cudaError_t launch_way(const work &w, int width, const way &by, cudaStream_t stream) {
+    return by.ends == ENDS_OTHER   ? launch_width<T, ENDS_OTHER>(w, width, by, stream)
+           : by.ends == ENDS_GEGLU ? launch_width<T, ENDS_GEGLU>(w, width, by, stream)
+                                   : launch_width<T, ENDS_PLAIN>(w, width, by, stream);
 }
 
 /* factor = ceil(2^shift / by), which fits as shift is 31 more than log2 of it, rounded up: exact below 2^31. */
@@ -583,7 +590,6 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     }
     w.im2col = p->kernel > 1;
     w.upsample = p->upsample;
-    w.geglu = p->geglu;
     w.activation = p->geglu ? ASDM_ACT_NONE : p->activation;
     w.height = p->upsample ? p->in_height : p->out_height;
     w.width = p->upsample ? p->in_width : p->out_width;
@@ -616,12 +622,15 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     w.by_row_tiles = divisor_of(w.row_tiles);
     w.by_steps_first = divisor_of(w.steps_first);
     w.by_taps_across = divisor_of(w.taps_across);
-    w.carried = w.spread == 1 && w.tiles > sm90_processors() && !e.other_ends && !p->upsample &&
-                !(p->geglu && c.width % 32) && !(p->slots && w.pixels % BM);
-    if (!encode_maps(p, c, &w) || (w.carried && !encode_ends(p, c, &w)))
+    way by;
+    by.ends = e.other_ends ? ENDS_OTHER : p->geglu ? ENDS_GEGLU : ENDS_PLAIN;
+    by.alternate = c.alternate;
+    by.carried = w.spread == 1 && w.tiles > sm90_processors() && !e.other_ends && !p->upsample &&
+                 !(p->geglu && c.width % 32) && !(p->slots && w.pixels % BM);
+    if (!encode_maps(p, c, &w) || (by.carried && !encode_ends(p, c, &w)))
         return cudaErrorInvalidValue;
-    return p->dtype == CUDA_BF16 ? launch_choice<__nv_bfloat16>(w, c, e.other_ends, stream)
-                                 : launch_choice<__half>(w, c, e.other_ends, stream);
+    return p->dtype == CUDA_BF16 ? launch_way<__nv_bfloat16>(w, c.width, by, stream)
+                                 : launch_way<__half>(w, c.width, by, stream);
 }
 
 } // namespace

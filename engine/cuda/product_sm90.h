@@ -13,7 +13,8 @@ enum {
     CUDA_TILE_PIXELS = 128,
     CUDA_TILE_DEPTH = 64, /* of K, a step */
     CUDA_CHUNKS_MAX = 8,
-    CUDA_EXPERTS_WIDTH = 80 /* widest tile of experts: registers for three sums */
+    CUDA_EXPERTS_WIDTH = 80,   /* widest tile of experts: registers for three sums */
+    CUDA_ALTERNATE_WIDTH = 128 /* narrowest whose tiles warpgroups take in turn: never best below */
 };
 
 /* An operation as the kernels see it. */

@@ -72,7 +72,6 @@ struct divisor {
 struct work {
     CUtensorMap a[2], b[ASDM_EXPERTS_MAX]; /* b: of each expert, or one */
     CUtensorMap to, from;                  /* y, residual: where a porter carries them */
-    bool carried;                          /* else those who finish a tile fetch and store themselves */
     const float *bias, *expert_bias[ASDM_EXPERTS_MAX];
     struct cuda_shares shares;       /* experts 0: there are none */
     const void *residual, *row_bias; /* row_bias: of a row of pixels, through the map; or NULL */
@@ -91,7 +90,7 @@ struct work {
     int im2col, taps_across;     /* kernel width */
     int height, width, pixels;   /* of a row, as `m` counts them */
     int lower, stride;           /* first base pixel, distance */
-    int upsample, geglu, activation;
+    int upsample, activation;
     /* Rows with kernels of their own: of each row, and their number; or NULL. Tiles of single rows: of one, of all. */
     const int32_t *slots;
     int row_tiles, rows;

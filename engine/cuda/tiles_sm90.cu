@@ -48,6 +48,8 @@ bool possible(const extent &e, const choice &c) {
         return false;
     if (e.other_ends && (c.alternate || c.width > OTHER_WIDTH))
         return false;
+    if (c.alternate && c.width < CUDA_ALTERNATE_WIDTH)
+        return false;
     if (e.geglu && c.width < GEGLU_WIDTH)
         return false;
     if (e.granule && (c.width % e.granule || CUDA_TILE_PIXELS / c.spread < e.slab))

@@ -585,7 +585,7 @@ template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_att
     static_assert(FEW::KEYS == MANY::KEYS && FEW::SPLIT == MANY::SPLIT, "the same order of sums");
     const auto cost = [&](int groups) {
         const long long blocks = (long long)cuda_query_blocks(*p, groups * QUERIES) * p->heads * p->rows;
-        return (blocks + sm90_processors() - 1) / sm90_processors() * (4 + groups);
+        return (blocks + cuda_processors() - 1) / cuda_processors() * (4 + groups);
     };
     return cost(MANY::GROUPS) <= cost(FEW::GROUPS) ? launch<MANY>(p, stream) : launch<FEW>(p, stream);
 }

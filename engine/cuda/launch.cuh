@@ -34,6 +34,19 @@ static inline int cuda_capability() {
     return known[device];
 }
 
+/* SMs of the current device; 1 when there is none. All devices of a process are taken to be alike. */
+static inline int cuda_processors() {
+    static const int processors = [] {
+        int device = 0, count = 0;
+        return cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
+                       count > 0
+                   ? count
+                   : 1;
+    }();
+    return processors;
+}
+
 /* Launches with clusters of `cluster` blocks along x (1: none; more needs capability 9.0). Arguments convert to the
  * kernel's parameter types. */
 template <class... P, class... A>

@@ -30,6 +30,7 @@ enum {
     CLUSTER_MAX = 8,
     SLAB_VECTORS = 4, /* of a token in a slab, at least */
     STREAM_THREADS = 384,
+    STREAM_BLOCKS = 2, /* on an SM at once, in the last kernel */
     STREAM_COLUMNS = 64,
     STREAM_BATCH = 4,         /* loads of a thread in flight */
     STREAM_CHUNKS = 64,       /* of a row, about, as far as threads have a whole batch: two rows fill the device */
@@ -155,7 +156,8 @@ struct plan plan_of(const struct cuda_norm *n) {
     const int least = least_slab(n->groups, p.group_channels, lanes);
     p.vectors = least && channels % lanes == 0 && n->channels[0] % lanes == 0 &&
                 two_groups_at_most(channels, p.group_channels, lanes);
-    const bool streamed = p.vectors && n->tokens >= STREAM_TOKENS && plan_streamed(n, &p, lanes, least);
+    const bool single = least == 1 && n->tokens * (p.group_channels / lanes) <= RESIDENT_VECTORS;
+    const bool streamed = p.vectors && !single && n->tokens >= STREAM_TOKENS && plan_streamed(n, &p, lanes, least);
     if (!streamed && p.vectors && plan_resident(n, &p, lanes, least)) {
         p.resident = true;
         return p;
@@ -714,27 +716,33 @@ __device__ __forceinline__ void merge_parts(const struct cuda_norm &n, const str
     }
 }
 
+/* A block takes `batches` batches of neighbouring tokens: as many as the launch likes, the statistics being known. */
 template <class T, bool GIVEN>
-__global__ void __launch_bounds__(STREAM_THREADS, 2)
-    apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p) {
+__global__ void __launch_bounds__(STREAM_THREADS, STREAM_BLOCKS)
+    apply_kernel(const __grid_constant__ struct cuda_norm n, const __grid_constant__ struct plan p, int batches) {
     extern __shared__ float2 of_group[];
     constexpr int W = CUDA_LANES<T>;
-    const int chunk = (int)blockIdx.x, slab = (int)blockIdx.y, row = (int)blockIdx.z;
-    const int first = chunk * p.tokens_of_block, tokens = tokens_in_block(p, n.tokens, chunk);
+    const int slab = (int)blockIdx.y, row = (int)blockIdx.z, batch = p.lanes * STREAM_BATCH;
+    const int first = (int)blockIdx.x * batches * batch;
     const struct column<T> c = column_of<T>(n, p, slab, row);
-    const int mine = c.active ? tokens_of_lane(tokens, c.lane, p.lanes) : 0;
+    const int end = c.active ? min(n.tokens, first + batches * batch) : 0;
     const size_t channels = (size_t)(n.channels[0] + n.channels[1]);
-    const size_t step = (size_t)p.lanes * c.stride, y_step = (size_t)p.lanes * channels;
-    const T *x = c.x + (size_t)(first + c.lane) * c.stride;
-    T *y = static_cast<T *>(n.y) + ((size_t)row * (size_t)n.tokens + (size_t)(first + c.lane)) * channels + c.channel;
+    T *const y = static_cast<T *>(n.y) + (size_t)row * (size_t)n.tokens * channels + c.channel;
     uint4 data[STREAM_BATCH];
     struct column_affine<T> affine;
     float gain[W], bias[W];
+    const auto load = [&](int token) {
+#pragma unroll
+        for (int i = 0; i < STREAM_BATCH; i++)
+            if (token + i * p.lanes < end)
+                data[i] = *reinterpret_cast<const uint4 *>(c.x + (size_t)(token + i * p.lanes) * c.stride);
+    };
+    int token = first + c.lane;
     load_floats(n.gain + c.channel, gain);
     load_floats(n.bias + c.channel, bias);
     cuda_wait_inputs();
     cuda_launch_dependents();
-    load_batch<T>(x, step, mine, data);
+    load(token);
     const float2 *statistics = p.merged ? group_statistics(n, p, row, slab * p.slab_groups) : of_group;
     if (!p.merged) {
         if (GIVEN)
@@ -744,14 +752,14 @@ __global__ void __launch_bounds__(STREAM_THREADS, 2)
         __syncthreads();
     }
     affine.start(statistics[c.group], statistics[c.group + (c.split < W)], c.split, gain, bias);
-    for (int t = 0; t < mine; t += STREAM_BATCH) {
-        if (t)
-            load_batch<T>(x + (size_t)t * step, step, mine - t, data);
+    while (token < end) {
 #pragma unroll
         for (int i = 0; i < STREAM_BATCH; i++)
-            if (i < mine - t)
-                *reinterpret_cast<uint4 *>(y + (size_t)(t + i) * y_step) =
+            if (token + i * p.lanes < end)
+                *reinterpret_cast<uint4 *>(y + (size_t)(token + i * p.lanes) * channels) =
                     affine.apply(data[i], n.activation == ASDM_ACT_SILU);
+        token += batch;
+        load(token);
     }
 }
 
@@ -762,17 +770,20 @@ cudaError_t launch_merge(const struct cuda_norm &n, const struct plan &p, cudaSt
 }
 
 template <class T> cudaError_t launch_streamed(const struct cuda_norm &n, const struct plan &p, cudaStream_t stream) {
-    const dim3 grid((unsigned)p.blocks, (unsigned)p.slabs, (unsigned)n.rows);
+    const auto grid = [&](int chunks) { return dim3((unsigned)chunks, (unsigned)p.slabs, (unsigned)n.rows); };
     const dim3 threads((unsigned)ceil_div(p.lanes * p.columns, 32) * 32);
+    const int all = ceil_div(n.tokens, p.lanes * STREAM_BATCH);
+    const int room = STREAM_BLOCKS * cuda_processors() / (p.slabs * n.rows); /* blocks of a slab that run at once */
+    const int batches = room < 1 ? all : ceil_div(all, room) > 2 ? ceil_div(all, room) : 2;
     const size_t statistics = sizeof(float2) * (size_t)p.slab_groups;
     cudaError_t status = cudaSuccess;
     if (!p.given)
-        status = cuda_launch(chunk_kernel<T>, grid, threads, parts_bytes(&p), stream, n, p);
+        status = cuda_launch(chunk_kernel<T>, grid(p.blocks), threads, parts_bytes(&p), stream, n, p);
     if (status == cudaSuccess && p.merged)
         status = launch_merge(n, p, stream);
     if (status == cudaSuccess)
-        status = p.given ? cuda_launch(apply_kernel<T, true>, grid, threads, statistics, stream, n, p)
-                         : cuda_launch(apply_kernel<T, false>, grid, threads, statistics, stream, n, p);
+        status = cuda_launch(p.given ? apply_kernel<T, true> : apply_kernel<T, false>, grid(ceil_div(all, batches)),
+                             threads, statistics, stream, n, p, batches);
     return status;
 }
 

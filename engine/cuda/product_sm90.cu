@@ -483,7 +483,7 @@ template <class K> cudaError_t launch(const work &w, cudaStream_t stream) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<BN>::smem_bytes);
     if (prepared != cudaSuccess)
         return prepared;
-    const int size = w.spread, room = sm90_processors() / size;
+    const int size = w.spread, room = cuda_processors() / size;
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;
@@ -625,7 +625,7 @@ cudaError_t run_choice(const struct cuda_product *p, const choice &c, cudaStream
     way by;
     by.ends = e.other_ends ? ENDS_OTHER : p->geglu ? ENDS_GEGLU : ENDS_PLAIN;
     by.alternate = c.alternate;
-    by.carried = w.spread == 1 && w.tiles > sm90_processors() && !e.other_ends && !p->upsample &&
+    by.carried = w.spread == 1 && w.tiles > cuda_processors() && !e.other_ends && !p->upsample &&
                  !(p->geglu && c.width % 32) && !(p->slots && w.pixels % BM);
     if (!encode_maps(p, c, &w) || (by.carried && !encode_ends(p, c, &w)))
         return cudaErrorInvalidValue;

@@ -343,16 +343,4 @@ SM90_INLINE float2 sm90_load_pair(uint32_t smem) {
     return v;
 }
 
-/* ---- host: SMs of the current device; 1 when there is none. All devices of a process are taken to be alike. */
-static inline int sm90_processors() {
-    static const int processors = [] {
-        int device = 0, count = 0;
-        return cudaGetDevice(&device) == cudaSuccess &&
-                       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
-                   ? count
-                   : 1;
-    }();
-    return processors;
-}
-
 #endif

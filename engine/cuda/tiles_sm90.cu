@@ -22,7 +22,7 @@ int ceil_div(int a, int b) {
 
 /* Clusters of `size` CTAs that fill the machine: CTAs of a cluster share a GPC, of which some SMs are left over. */
 int clusters_of(int size) {
-    const int sms = sm90_processors();
+    const int sms = cuda_processors();
     return size == 1 ? sms : size == 2 ? sms / 2 : sms * 10 / (size == 4 ? 51 : 132);
 }
 

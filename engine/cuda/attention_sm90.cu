@@ -408,6 +408,8 @@ __device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (
     sm90_hold(s);
     sm90_wgmma_wait<0>();
     sm90_hold(s);
+    if (S::WINDOWS)
+        __syncwarp(); /* all lanes have read the stage's biases */
     if (release && threadIdx.x % 32 == 0)
         sm90_mbarrier_arrive(release);
 #pragma unroll

@@ -7,12 +7,12 @@
 #include <string.h>
 
 #include <png.h>
-#include <zlib.h> /* Z_RLE */
 
 #include "asdm_limits.h"
 #include <asdm/error.h>
 #include "base/file.h"
 #include "base/json_scan.h"
+#include "base/png_strips.h"
 #include "base/size.h"
 
 enum { CHUNK_BYTES_MAX = 16 << 20, CHUNK_COUNT_MAX = 1000, KEYWORD_MAX = 79 };
@@ -309,29 +309,28 @@ static void add_text(struct session *session, const char *key, const char *value
     session->latin1 = NULL;
 }
 
+/* A picture's image data, and what it is of. */
+struct encoded {
+    uint32_t width, height;
+    struct asdm_png_strip *strips;
+    size_t count;
+};
+
 /* Runs under setjmp: owns nothing in its own frame. */
-static void encode_body(struct session *session, const uint8_t *rgb, uint32_t width, uint32_t height,
-                        const char *const *text, int level) {
+static void encode_body(struct session *session, const struct encoded *image, const char *const *text) {
     png_structp png = session->png;
     png_set_write_fn(png, session, on_write, on_flush);
-    png_set_IHDR(png, session->info, width, height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+    png_set_IHDR(png, session->info, image->width, image->height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
-    if (level) {
-        png_set_compression_level(png, level);
-    } else { /* filtered pixels hardly repeat but for runs: as small as level 6 in half the time or less */
-        png_set_compression_level(png, 1);
-        png_set_compression_strategy(png, Z_RLE);
-    }
     for (size_t i = 0; text && text[i]; i += 2)
         add_text(session, text[i], text[i + 1]);
     png_write_info(png, session->info);
-    for (size_t y = 0; y < height; y++)
-        png_write_row(png, rgb + y * width * 3);
-    png_write_end(png, NULL);
+    for (size_t i = 0; i < image->count; i++)
+        png_write_chunk(png, (png_const_bytep) "IDAT", image->strips[i].data, image->strips[i].size);
+    png_write_chunk(png, (png_const_bytep) "IEND", NULL, 0);
 }
 
-static bool run_encode(struct session *session, const uint8_t *rgb, uint32_t width, uint32_t height,
-                       const char *const *text, int level) {
+static bool run_encode(struct session *session, const struct encoded *image, const char *const *text) {
     session->png =
         png_create_write_struct_2(PNG_LIBPNG_VER_STRING, session, on_error, on_warning, session, on_malloc, on_free);
     session->info = session->png ? png_create_info_struct(session->png) : NULL;
@@ -341,7 +340,7 @@ static bool run_encode(struct session *session, const uint8_t *rgb, uint32_t wid
     }
     if (setjmp(png_jmpbuf(session->png)))
         return false;
-    encode_body(session, rgb, width, height, text, level);
+    encode_body(session, image, text);
     return true;
 }
 
@@ -373,8 +372,10 @@ enum asdm_status asdm_png_encode(const uint8_t *rgb, uint32_t width, uint32_t he
                          ENCODE_SIDE_MAX);
     ASDM_TRY(check_text(text, err));
     struct session session = {0};
+    struct encoded image = {.width = width, .height = height};
     enum asdm_status status = ASDM_OK;
-    if (run_encode(&session, rgb, width, height, text, level)) {
+    session.no_memory = !asdm_png_strips(rgb, width, height, level, &image.strips, &image.count);
+    if (!session.no_memory && run_encode(&session, &image, text)) {
         *ret_data = session.out;
         *ret_size = session.out_used;
         session.out = NULL;
@@ -384,6 +385,7 @@ enum asdm_status asdm_png_encode(const uint8_t *rgb, uint32_t width, uint32_t he
         status = asdm_fail(err, ASDM_ERR_INTERNAL, "PNG of %u x %u pixels: %s", width, height, session.message);
     }
     png_destroy_write_struct(&session.png, &session.info);
+    asdm_png_strips_done(image.strips, image.count);
     free(session.latin1);
     free(session.out);
     return status;

@@ -1,5 +1,6 @@
 /* asdm/png.h. The files are built here by hand (stored deflate blocks), so that neither side of libpng vouches for the
  * other. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -464,6 +465,56 @@ static void encoded_pictures_decode_to_the_same(void **state) {
     }
 }
 
+/* Large enough for several strips: noise, a gradient, flat, stripes that make every filter the best of some row. */
+static void fill(uint8_t *rgb, uint32_t width, uint32_t height, int kind) {
+    uint32_t noise = 1;
+    for (uint32_t y = 0; y < height; y++)
+        for (uint32_t i = 0; i < 3 * width; i++) {
+            noise = noise * 1664525u + 1013904223u;
+            int way = kind == 3 ? (int)(y % 5) : kind;
+            rgb[(size_t)y * 3 * width + i] = way == 0   ? (uint8_t)(noise >> 24)
+                                             : way == 1 ? (uint8_t)(i / 3 + 2 * y)
+                                             : way == 2 ? 77
+                                             : way == 3 ? (uint8_t)((i / 3 + y) / 3 + (noise >> 30))
+                                                        : (uint8_t)(i % 3 * 80 + i / 40);
+        }
+}
+
+static void large_pictures_have_the_same_bytes_on_any_number_of_processors(void **state) {
+    (void)state;
+    static const uint32_t sides[][2] = {{512, 512}, {300, 145}, {1, 16384}, {16384, 5}, {97, 1200}};
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &all))
+            CPU_SET(cpu, &one);
+    for (size_t s = 0; s < 4 * sizeof sides / sizeof *sides; s++) {
+        uint32_t width = sides[s / 4][0], height = sides[s / 4][1];
+        uint8_t *rgb = malloc((size_t)width * height * 3);
+        assert_non_null(rgb);
+        fill(rgb, width, height, (int)(s % 4));
+        for (int level = 0; level <= 9; level += 3) {
+            unsigned char *png, *again;
+            size_t size, size_again;
+            struct asdm_image image;
+            assert_int_equal(asdm_png_encode(rgb, width, height, NULL, level, &png, &size, NULL), ASDM_OK);
+            assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+            assert_int_equal(asdm_png_encode(rgb, width, height, NULL, level, &again, &size_again, NULL), ASDM_OK);
+            assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+            assert_int_equal(size, size_again);
+            assert_memory_equal(png, again, size);
+            assert_int_equal(asdm_png_decode(png, size, "f", (size_t)width * height, &image, NULL), ASDM_OK);
+            assert_int_equal(image.width, width);
+            assert_int_equal(image.height, height);
+            assert_memory_equal(image.rgb, rgb, (size_t)width * height * 3);
+            asdm_image_done(&image);
+            free(png), free(again);
+        }
+        free(rgb);
+    }
+}
+
 static void texts_are_written_as_latin1_or_utf8(void **state) {
     (void)state;
     static const char *const latin[] = {"parameters", "caf\xc3\xa9 \xc2\xa0\xc3\xbf\nSteps: 20", NULL};
@@ -549,6 +600,7 @@ int main(void) {
         cmocka_unit_test(large_chunks_are_refused),
         cmocka_unit_test(unneeded_chunks_are_passed_over),
         cmocka_unit_test(encoded_pictures_decode_to_the_same),
+        cmocka_unit_test(large_pictures_have_the_same_bytes_on_any_number_of_processors),
         cmocka_unit_test(texts_are_written_as_latin1_or_utf8),
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(files_are_read_and_named),

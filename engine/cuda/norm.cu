@@ -8,8 +8,9 @@
  *  - streamed: for more, two kernels: statistics per chunk of tokens, then the result, of which each block merges the
  *    chunks' statistics for itself. Many chunks are merged by a kernel between. The second read comes from the L2 cache
  *    as long as a batch fits there, and a kernel without a barrier in its middle keeps more loads under way: it is
- * twice as fast as the resident one. Where the producers of the sources left the moments of their parts, these are
- * merged instead of the chunks' and the first kernel is not needed;
+ *    twice as fast as the resident one. Where the producers of the sources left the moments of their parts, these are
+ *    merged instead of the chunks' and the first kernel is not needed. How many blocks the last one has depends on the
+ *    rows, as no bits depend on it;
  *  - plain: any sizes, element by element, in three such steps.
  *
  * Statistics are (mean, sum of squared deviations) of small sets, merged in a fixed order by the formula of Chan, Golub

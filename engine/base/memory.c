@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include <asdm/error.h>
+#include "base/size.h"
 
 enum { HUGE_FROM = 16 << 20 /* bytes */ };
 
@@ -29,10 +30,6 @@ static size_t read_number(const char *path, const char *key) {
     return result;
 }
 
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static size_t left_of(size_t limit, size_t used) {
     return limit == SIZE_MAX || used == SIZE_MAX ? SIZE_MAX : limit > used ? limit - used : 0;
 }
@@ -41,14 +38,14 @@ size_t asdm_memory_available(void) {
     size_t kib = read_number("/proc/meminfo", "MemAvailable:");
     size_t result = kib == SIZE_MAX ? SIZE_MAX : kib * 1024;
     /* Control groups, version 2 then 1, as seen from inside a container. */
-    result = least(result, left_of(read_number("/sys/fs/cgroup/memory.max", ""),
-                                   read_number("/sys/fs/cgroup/memory.current", "")));
-    result = least(result, left_of(read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", ""),
-                                   read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", "")));
+    result = asdm_size_least(result, left_of(read_number("/sys/fs/cgroup/memory.max", ""),
+                                             read_number("/sys/fs/cgroup/memory.current", "")));
+    result = asdm_size_least(result, left_of(read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", ""),
+                                             read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", "")));
     struct rlimit address_space;
     if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
         size_t pages = read_number("/proc/self/statm", "");
-        result = least(result, left_of(address_space.rlim_cur, pages == SIZE_MAX ? 0 : pages * 4096));
+        result = asdm_size_least(result, left_of(address_space.rlim_cur, pages == SIZE_MAX ? 0 : pages * 4096));
     }
     return result;
 }

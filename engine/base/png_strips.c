@@ -8,6 +8,8 @@
 
 #include <zlib.h>
 
+#include "base/size.h"
+
 enum {
     CHANNELS = 3,
     FILTERS = 5,
@@ -94,10 +96,6 @@ struct work {
     atomic_bool failed;
 };
 
-static size_t least_of(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* Rows `begin` to `end` - 1, filtered; NULL: no memory. */
 static uint8_t *filter_rows(const struct work *w, size_t begin, size_t end) {
     size_t bytes = w->row_bytes - 1;
@@ -121,7 +119,7 @@ static bool deflate_rows(const struct work *w, size_t index, uint8_t *filtered, 
     strip->data = malloc(room);
     bool good = strip->data;
     if (good && before) {
-        size_t window = least_of(before, WINDOW_BYTES);
+        size_t window = asdm_size_least(before, WINDOW_BYTES);
         good = deflateSetDictionary(&z, filtered + before - window, (unsigned)window) == Z_OK;
     }
     if (good) {
@@ -138,8 +136,8 @@ static bool deflate_rows(const struct work *w, size_t index, uint8_t *filtered, 
 }
 
 static bool make_strip(const struct work *w, size_t index) {
-    size_t begin = index * w->rows, end = least_of(begin + w->rows, w->height);
-    size_t before = w->level ? least_of(begin, (WINDOW_BYTES + w->row_bytes - 1) / w->row_bytes) : 0;
+    size_t begin = index * w->rows, end = asdm_size_least(begin + w->rows, w->height);
+    size_t before = w->level ? asdm_size_least(begin, (WINDOW_BYTES + w->row_bytes - 1) / w->row_bytes) : 0;
     uint8_t *filtered = filter_rows(w, begin - before, end);
     bool good =
         filtered && deflate_rows(w, index, filtered, before * w->row_bytes, (end - begin + before) * w->row_bytes);
@@ -160,7 +158,7 @@ static void make_all(struct work *w) {
     pthread_t helpers[THREADS_MAX - 1];
     cpu_set_t own;
     size_t started = 0, processors = sched_getaffinity(0, sizeof own, &own) == 0 ? (size_t)CPU_COUNT(&own) : 1;
-    size_t wanted = least_of(least_of(processors, THREADS_MAX), w->count) - 1;
+    size_t wanted = asdm_size_least(asdm_size_least(processors, THREADS_MAX), w->count) - 1;
     while (started < wanted && pthread_create(&helpers[started], NULL, make_strips, w) == 0)
         started++;
     make_strips(w);
@@ -173,7 +171,7 @@ static void frame(const struct work *w) {
     struct asdm_png_strip *last = &w->strips[w->count - 1];
     unsigned long check = w->checks[0];
     for (size_t i = 1; i < w->count; i++) {
-        size_t rows = least_of(w->rows, w->height - i * w->rows);
+        size_t rows = asdm_size_least(w->rows, w->height - i * w->rows);
         check = adler32_combine(check, w->checks[i], (z_off_t)(rows * w->row_bytes));
     }
     memcpy(w->strips[0].data, "\x78\x01", HEADER_BYTES); /* deflate, a window of 32 KiB, the fastest */
@@ -185,7 +183,7 @@ bool asdm_png_strips(const uint8_t *rgb, size_t width, size_t height, int level,
                      size_t *ret_count) {
     struct work w = {.rgb = rgb, .row_bytes = 1 + width * CHANNELS, .height = height, .level = level};
     w.rows = STRIP_BYTES / w.row_bytes;
-    w.rows = least_of(w.rows ? w.rows : 1, height);
+    w.rows = asdm_size_least(w.rows ? w.rows : 1, height);
     w.count = (height + w.rows - 1) / w.rows;
     w.strips = calloc(w.count, sizeof *w.strips);
     w.checks = calloc(w.count, sizeof *w.checks);

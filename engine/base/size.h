@@ -23,6 +23,10 @@ static inline bool asdm_size_add(size_t a, size_t b, size_t *ret) {
     return true;
 }
 
+static inline size_t asdm_size_least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 /* Rounds up to a multiple of `alignment`, a power of two. The caller has checked that it fits. */
 static inline size_t asdm_size_align(size_t size, size_t alignment) {
     return (size + alignment - 1) & ~(alignment - 1);

@@ -8,6 +8,7 @@
 #include <float.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cpu/vector_types.h"
 
 enum { LANES = CPU_LANES, PANEL = 4 * LANES, ROWS = CPU_LANES == 16 ? 6 : CPU_LANES == 8 ? 3 : 2 };
@@ -16,10 +17,6 @@ typedef float vec __attribute__((vector_size(4 * CPU_LANES), aligned(4), may_ali
 
 static size_t round_up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
 }
 
 /* ---- the product kernel: c[rows][width * LANES] (+)= a[rows][depth] * b[depth][width * LANES] */
@@ -98,7 +95,7 @@ size_t CPU_NAME(cpu_packed_values_floats)(size_t keys, size_t dim) {
 void CPU_NAME(cpu_pack_keys)(const void *k, size_t pitch, size_t keys, size_t dim, float *dst) {
     const element *src = k;
     for (size_t first = 0; first < keys; first += PANEL, dst += PANEL * dim) {
-        size_t count = least(PANEL, keys - first), width = round_up(count, LANES);
+        size_t count = asdm_size_least(PANEL, keys - first), width = round_up(count, LANES);
         if (count < width)
             memset(dst, 0, width * dim * sizeof *dst);
         for (size_t j = 0; j < count; j++)
@@ -111,9 +108,9 @@ void CPU_NAME(cpu_pack_values)(const void *v, size_t pitch, size_t keys, size_t 
     const element *src = v;
     size_t padded = round_up(dim, LANES);
     for (size_t first = 0; first < keys; first += CPU_KEY_BLOCK) {
-        size_t count = least(CPU_KEY_BLOCK, keys - first);
+        size_t count = asdm_size_least(CPU_KEY_BLOCK, keys - first);
         for (size_t panel = 0; panel < padded; panel += PANEL) {
-            size_t width = least(PANEL, padded - panel), used = least(width, dim - panel);
+            size_t width = asdm_size_least(PANEL, padded - panel), used = asdm_size_least(width, dim - panel);
             for (size_t j = 0; j < count; j++, dst += width) {
                 for (size_t d = 0; d < used; d++)
                     dst[d] = load(src[(first + j) * pitch + panel + d]);
@@ -140,7 +137,7 @@ size_t CPU_NAME(cpu_attend_scratch_floats)(size_t dim) {
 static void score(const struct cpu_attend *b, const struct state *s, size_t first, size_t count) {
     for (size_t panel = 0; panel < count; panel += PANEL) {
         struct product p = {s->q, b->dim, b->keys + (first + panel) * b->dim, s->scores + panel, CPU_KEY_BLOCK, b->dim};
-        multiply_panel(p, b->queries, least(PANEL, round_up(count - panel, LANES)), false);
+        multiply_panel(p, b->queries, asdm_size_least(PANEL, round_up(count - panel, LANES)), false);
     }
 }
 
@@ -196,7 +193,7 @@ static void soften(struct state *s, size_t query, size_t seen, size_t count, con
 static void weigh(const struct cpu_attend *b, const struct state *s, size_t first, size_t count) {
     const float *values = b->values + first * s->padded;
     for (size_t panel = 0; panel < s->padded; panel += PANEL) {
-        size_t width = least(PANEL, s->padded - panel);
+        size_t width = asdm_size_least(PANEL, s->padded - panel);
         struct product p = {s->scores, CPU_KEY_BLOCK, values, s->sums + panel, s->padded, count};
         multiply_panel(p, b->queries, width, true);
         values += count * width;
@@ -206,7 +203,7 @@ static void weigh(const struct cpu_attend *b, const struct state *s, size_t firs
 /* Keys among [first, first + count) that a query sees. */
 static size_t seen_by(const struct cpu_attend *b, size_t query, size_t first, size_t count) {
     size_t visible = b->causal_first ? b->causal_first + query : b->key_count;
-    return visible <= first ? 0 : least(count, visible - first);
+    return visible <= first ? 0 : asdm_size_least(count, visible - first);
 }
 
 void CPU_NAME(cpu_attend)(const struct cpu_attend *b) {
@@ -222,7 +219,7 @@ void CPU_NAME(cpu_attend)(const struct cpu_attend *b) {
         s.total[i] = 0;
     }
     for (size_t first = 0; first < b->key_count; first += CPU_KEY_BLOCK) {
-        size_t count = least(CPU_KEY_BLOCK, b->key_count - first);
+        size_t count = asdm_size_least(CPU_KEY_BLOCK, b->key_count - first);
         if (!seen_by(b, b->queries - 1, first, count))
             break;
         score(b, &s, first, count);

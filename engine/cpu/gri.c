@@ -26,17 +26,13 @@ struct area {
     unsigned char *q, *dst;                           /* of a window: [query][dim] elements */
 };
 
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 static size_t aligned(size_t floats) {
     return asdm_size_align(floats, 16);
 }
 
 /* Lays the area out from `at` on; returns its floats. */
 static size_t lay_out(const struct gri *g, float *at, struct area *ret) {
-    size_t queries = least(g->window, g->height) * least(g->window, g->width);
+    size_t queries = asdm_size_least(g->window, g->height) * asdm_size_least(g->window, g->width);
     size_t sizes[] = {g->keys_max * g->dim,
                       g->floats->packed_keys_floats(g->keys_max, g->dim),
                       g->floats->packed_values_floats(g->keys_max, g->dim),
@@ -79,7 +75,7 @@ static const unsigned char *token_of(const struct gri *g, const struct asdm_run 
 
 static void average(const struct gri *g, const struct asdm_run *run, int row, size_t cell, float *line) {
     size_t top = cell / g->cells_across * g->pool, left = cell % g->cells_across * g->pool;
-    size_t bottom = least(top + g->pool, g->height), right = least(left + g->pool, g->width);
+    size_t bottom = asdm_size_least(top + g->pool, g->height), right = asdm_size_least(left + g->pool, g->width);
     size_t channels = channels_of(g);
     float scale = 1.0f / (float)((bottom - top) * (right - left));
     for (int values = 0; values < 2; values++) {
@@ -107,7 +103,8 @@ struct place {
 
 static struct place place_of(const struct gri *g, int row, size_t head, size_t window) {
     size_t top = window / g->windows_across * g->window, left = window % g->windows_across * g->window;
-    return (struct place){row, head, top, left, least(top + g->window, g->height), least(left + g->window, g->width)};
+    return (struct place){
+        row, head, top, left, asdm_size_least(top + g->window, g->height), asdm_size_least(left + g->window, g->width)};
 }
 
 /* Keys (or values) of the window and of the cells beside it, in order; their number. */
@@ -124,7 +121,7 @@ static size_t gather(const struct gri *g, const struct asdm_run *run, const stru
         size_t y = cell / g->cells_across * g->pool, x = cell % g->cells_across * g->pool;
         if (p->top <= y && y < p->bottom && p->left <= x && x < p->right)
             continue;
-        size_t tokens = least(g->pool, g->height - y) * least(g->pool, g->width - x);
+        size_t tokens = asdm_size_least(g->pool, g->height - y) * asdm_size_least(g->pool, g->width - x);
         memcpy(area->gathered + count * g->dim, means_of(g, run, (size_t)p->row, cell, values) + skip,
                g->dim * sizeof(float));
         area->bias[count++] = log2f((float)tokens);
@@ -160,7 +157,7 @@ static void attend_window(const struct gri *g, const struct asdm_run *run, struc
     gather_queries(g, run, &p, area.q);
     for (size_t first = 0; first < queries; first += CPU_QUERY_BLOCK) {
         struct cpu_attend block = {.q = area.q + first * bytes,
-                                   .queries = least(CPU_QUERY_BLOCK, queries - first),
+                                   .queries = asdm_size_least(CPU_QUERY_BLOCK, queries - first),
                                    .q_pitch = g->dim,
                                    .dim = g->dim,
                                    .keys = area.keys,
@@ -215,7 +212,8 @@ enum asdm_status cpu_plan_gri(const struct cpu_backend *backend, const struct as
     g->windows_across = pieces(g->width, g->window);
     g->cells_down = pieces(g->height, g->pool);
     g->cells_across = pieces(g->width, g->pool);
-    g->keys_max = least(g->window, g->height) * least(g->window, g->width) + g->cells_down * g->cells_across;
+    g->keys_max =
+        asdm_size_least(g->window, g->height) * asdm_size_least(g->window, g->width) + g->cells_down * g->cells_across;
     g->means_floats = aligned((size_t)site->rows * g->cells_down * g->cells_across * 2 * channels_of(g));
     size_t area = lay_out(g, NULL, NULL);
     g->thread_floats = area > channels_of(g) ? area : aligned(channels_of(g));

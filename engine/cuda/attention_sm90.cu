@@ -144,17 +144,18 @@ template <int n> __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-/* Chunks that a row's threads copy at once: few enough for 16 (THREADS / 8) of them to go round, and so many that
+/* Chunks that a row's threads copy at once: few enough for 16 (WARPGROUP / 8) of them to go round, and so many that
  * little of a row's neighbourhood is read twice. */
 template <int CHUNKS> constexpr int part_of = CHUNKS % 16 == 0 ? 16 : CHUNKS % 8 == 0 ? 8 : 5;
 
 /* ROWS tokens, from(i) the first chunk of the i-th (those from `valid` on are zeros), of CHUNKS chunks (those from
- * `present` on are zeros), by a warpgroup. Eight neighbouring threads write the 128 bytes of a core matrix. */
+ * `present` on are zeros), by the copying warpgroup. Eight neighbouring threads write the 128 bytes of a core matrix.
+ */
 template <class T, int ROWS, int CHUNKS, class F>
-__device__ __forceinline__ void copy_tile(uint32_t dst, int valid, int present, int thread, const F &from) {
+__device__ __forceinline__ void copy_tile(uint32_t dst, int valid, int present, const F &from) {
     constexpr int PART = part_of<CHUNKS>, STEP = WARPGROUP / 8 / PART * 8; /* STEP: rows at once */
     static_assert(CHUNKS % PART == 0 && ROWS % 8 == 0, "");
-    const int chunk = thread / 8 % PART, first = thread / 8 / PART * 8 + thread % 8;
+    const int thread = threadIdx.x, chunk = thread / 8 % PART, first = thread / 8 / PART * 8 + thread % 8;
     dst += (uint32_t)(chunk * ROWS + first) * 16;
     if (WARPGROUP / 8 % PART && first >= STEP)
         return;                     /* threads of which there are too few for a row */
@@ -235,8 +236,8 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
     const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
     copy_tiles<S>(a.keys, shared, [&](int tile, uint32_t dst) {
         const int valid = a.keys - tile * S::KEYS;
-        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, threadIdx.x, [&](int i) { return k + i * a.k_stride; });
-        copy_tile<T, S::KEYS, S::V_CHUNKS>(dst + S::K_BYTES, valid, a.chunks - first_chunk, threadIdx.x,
+        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, [&](int i) { return k + i * a.k_stride; });
+        copy_tile<T, S::KEYS, S::V_CHUNKS>(dst + S::K_BYTES, valid, a.chunks - first_chunk,
                                            [&](int i) { return v + i * a.v_stride; });
         k += (size_t)S::KEYS * a.k_stride;
         v += (size_t)S::KEYS * a.v_stride;
@@ -258,9 +259,8 @@ template <class S> __device__ __forceinline__ void copy_window(const arguments &
             return first + i < own ? tokens + (size_t)window.token(first + i) * stride
                                    : means + (size_t)(first + i - own) * 2 * channels;
         };
-        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, threadIdx.x,
-                                    [&](int i) { return from(k, a.k_stride, cells, i); });
-        copy_tile<T, S::KEYS, S::C>(dst + S::K_BYTES, valid, a.chunks, threadIdx.x,
+        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, [&](int i) { return from(k, a.k_stride, cells, i); });
+        copy_tile<T, S::KEYS, S::C>(dst + S::K_BYTES, valid, a.chunks,
                                     [&](int i) { return from(v, a.v_stride, cells + channels, i); });
         for (int i = threadIdx.x; i < S::KEYS; i += WARPGROUP)
             sm90_store(dst + S::BIAS_AT + 4 * i, i < valid ? window.bias(first + i) / a.scale : -INFINITY);

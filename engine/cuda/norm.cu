@@ -471,23 +471,19 @@ __global__ void __launch_bounds__(DEPTH == 16 ? RESIDENT_THREADS_DEEP : RESIDENT
     for (int i = 0; i < DEPTH; i++)
         data[i] =
             mine(i) ? *reinterpret_cast<const uint4 *>(x + (size_t)(i * p.lanes) * stride) : make_uint4(0, 0, 0, 0);
+    const auto for_values = [&](const auto &body) {
 #pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-        float v[W];
-        cuda_unpack_vector<T>(data[i], v);
+        for (int i = 0; i < DEPTH; i++) {
+            float v[W];
+            cuda_unpack_vector<T>(data[i], v);
 #pragma unroll
-        for (int j = 0; j < W; j++)
-            sum += v[j];
-    }
+            for (int j = 0; j < W; j++)
+                body(i, v[j]);
+        }
+    };
+    for_values([&](int, float value) { sum += value; });
     const float mean = block_sum(sum) * inverse;
-#pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-        float v[W];
-        cuda_unpack_vector<T>(data[i], v);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            squares = mine(i) ? fmaf(v[j] - mean, v[j] - mean, squares) : squares;
-    }
+    for_values([&](int i, float value) { squares = mine(i) ? fmaf(value - mean, value - mean, squares) : squares; });
     const float2 statistics = make_float2(mean, rsqrtf(block_sum(squares) * inverse + n.eps));
     struct column_affine<T> affine;
     affine.start(statistics, statistics, W, gain, bias);

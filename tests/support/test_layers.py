@@ -31,7 +31,8 @@ FRONT_MAY = {
     "page": {"http"},
 }
 REGISTRY = ENGINE / "ops" / "registry.c"  # the only file that knows the back ends
-VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "zlib.h": "base/png_strips.c", "utf8proc.h": "text/unicode.c",
+VENDORS = {"cjson/cJSON.h": "base/json.c", "cJSON.h": "base/json.c", "png.h": "base/png.c", "zlib.h": "base/png_strips.c",
+           "utf8proc.h": "text/unicode.c",
            "oneapi/dnnl/dnnl.hpp": "cpu/onednn.cpp", "omp.h": "cpu",
            "cuda_runtime_api.h": "cuda", "cublasLt.h": "cuda/cublaslt.c", "cudnn.h": "cuda/cudnn.c"}
 FRONT_VENDORS = {"microhttpd.h": {"http"}, "systemd/sd-daemon.h": {"notify.c"},

@@ -65,9 +65,10 @@ struct shape {
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
     static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, BIAS_AT = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
     static constexpr int STAGE_BYTES = BIAS_AT + (WINDOWS ? KEYS * 4 : 0); /* bias: added to scores, float32 */
-    /* Copying threads that hand a stage over: one of each warp, or, where the computing threads read biases by
-     * themselves, each of those that stored some. */
+    /* Copying threads that hand a stage over and computing ones that give it back: one of each warp, or, where biases
+     * are stored and read by the threads themselves, every one. */
     static constexpr int GIVERS = WINDOWS ? WARPGROUP : WARPGROUP / 32;
+    static constexpr int TAKERS = GROUPS * (WINDOWS ? WARPGROUP : WARPGROUP / 32);
     static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
     static constexpr int STAGES_AT = BARRIER_BYTES + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
@@ -408,9 +409,7 @@ __device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (
     sm90_hold(s);
     sm90_wgmma_wait<0>();
     sm90_hold(s);
-    if (S::WINDOWS)
-        __syncwarp(); /* all lanes have read the stage's biases */
-    if (release && threadIdx.x % 32 == 0)
+    if (release && threadIdx.x % (S::GROUPS * WARPGROUP / S::TAKERS) == 0)
         sm90_mbarrier_arrive(release);
 #pragma unroll
     for (int i = 0; i < S::P_COUNT; i++)
@@ -520,7 +519,7 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             sm90_mbarrier_init(full_barrier(shared, i), S::GIVERS);
-            sm90_mbarrier_init(empty_barrier(shared, i), S::GROUPS * WARPGROUP / 32);
+            sm90_mbarrier_init(empty_barrier(shared, i), S::TAKERS);
         }
     }
     const uint32_t ones = S::BF16 ? 0x3F803F80u : 0x3C003C00u;

@@ -7,6 +7,8 @@
  * Tiles lie in shared memory unswizzled, as [chunk of 8 channels][key][8 channels]: groups of 8 keys by 16 bytes are
  * what wgmma calls core matrices. So any multiple of 8 channels does, a chunk of zeros rounds q and k up to 16
  * channels, and a chunk of ones behind v makes the second product sum the probabilities as well, as they were rounded.
+ * Wide heads are of whole 128 bytes, so that one thread has the copy engine bring them, as [block of 64 channels][key]
+ * with 128-byte swizzle: cp.async brings 9 bytes a cycle to an SM, which was three quarters of their time.
  *
  * With narrow heads instructions bound the time: what is done for each score, beside the products, and what the copying
  * warps do for each tile. Hence a query's reference, which is subtracted from its scores, is the maximum of an earlier
@@ -29,10 +31,12 @@ enum {
     COPY_LAG = 1, /* tiles still under way when an older one is handed over: with more, warpgroups wait longer */
     HEADROOM = 8, /* log2 of the largest probability before the reference moves */
     BARRIER_BYTES = 128,
-    CHUNKS_MAX = 20,   /* head_dim 160 */
-    CHUNKS_WIDE = 64,  /* head_dim 512 */
-    SHORT_KEYS = 80,   /* one tile: cross-attention */
-    LONG_TOKENS = 2048 /* enough queries to fill the machine with blocks of 256 */
+    SWIZZLE_BYTES = 1024, /* what a swizzled block is aligned to: 8 keys */
+    CHUNKS_MAX = 20,      /* head_dim 160 */
+    CHUNKS_WIDE = 64,     /* head_dim 512 */
+    BLOCK = 8,            /* chunks in the 128 bytes of the copy engine's swizzle */
+    SHORT_KEYS = 80,      /* one tile: cross-attention */
+    LONG_TOKENS = 2048    /* enough queries to fill the machine with blocks of 256 */
 };
 
 struct arguments {
@@ -45,7 +49,8 @@ struct arguments {
     float headroom; /* HEADROOM / scale */
     struct cuda_regions regions;
     const void *cells;
-    int window_blocks; /* blocks of queries in a window */
+    int window_blocks;        /* blocks of queries in a window */
+    CUtensorMap k_map, v_map; /* of wide heads */
 };
 
 /* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
@@ -55,7 +60,7 @@ template <class T_, int C_, int KEYS_, int GROUPS_, int STAGES_, int SPLIT_, int
 struct shape {
     using T = T_;
     static constexpr bool BF16 = std::is_same<T, __nv_bfloat16>::value;
-    static constexpr bool WINDOWS = WINDOWS_;
+    static constexpr bool WINDOWS = WINDOWS_, WIDE = C_ == CHUNKS_WIDE;
     static constexpr int C = C_, KEYS = KEYS_, STAGES = STAGES_, SPLIT = SPLIT_;
     static constexpr int GROUPS = GROUPS_, THREADS = WARPGROUP * (1 + GROUPS);
     static constexpr int BLOCKS = BLOCKS_, COPY_REGISTERS = COPY_REGISTERS_, COMPUTE_REGISTERS = COMPUTE_REGISTERS_;
@@ -63,13 +68,16 @@ struct shape {
     static constexpr int V_CHUNKS = C / SPLIT, O_WIDTH = CHUNK * (V_CHUNKS + 1);
     static constexpr int S_COUNT = KEYS / 2, P_COUNT = KEYS / 4, O_COUNT = O_WIDTH / 2; /* registers of a thread */
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
-    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, BIAS_AT = K_BYTES + (V_CHUNKS + 1) * CHUNK_BYTES;
+    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, V_BYTES = V_CHUNKS * CHUNK_BYTES;
+    static constexpr int ONES = WIDE ? BLOCK : 1; /* chunks of ones behind v */
+    static constexpr int BIAS_AT = K_BYTES + V_BYTES + ONES * CHUNK_BYTES;
     static constexpr int STAGE_BYTES = BIAS_AT + (WINDOWS ? KEYS * 4 : 0); /* bias: added to scores, float32 */
-    /* Copying threads that hand a stage over: one of each warp, or, where the computing threads read biases by
-     * themselves, each of those that stored some. */
-    static constexpr int GIVERS = WINDOWS ? WARPGROUP : WARPGROUP / 32;
+    /* Copying threads that hand a stage over and computing ones that give it back: one of each warp, or, where biases
+     * are stored and read by the threads themselves, every one. */
+    static constexpr int GIVERS = WIDE ? 1 : WINDOWS ? WARPGROUP : WARPGROUP / 32;
+    static constexpr int TAKERS = GROUPS * (WINDOWS ? WARPGROUP : WARPGROUP / 32);
     static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
-    static constexpr int STAGES_AT = BARRIER_BYTES + GROUPS * Q_GROUP_BYTES;
+    static constexpr int Q_AT = WIDE ? SWIZZLE_BYTES : BARRIER_BYTES, STAGES_AT = Q_AT + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
     static_assert(C % SPLIT == 0 && KEYS % 16 == 0 && STAGES > COPY_LAG && 16 * STAGES <= BARRIER_BYTES, "");
     static_assert(SHARED * BLOCKS <= 227 * 1024, "");
@@ -244,6 +252,25 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
     });
 }
 
+/* Keys of wide heads, by one thread and the copy engine. Beyond a row's last key it brings zeros. */
+template <class S> __device__ __forceinline__ void copy_blocks(const arguments &a, uint32_t shared) {
+    const int head = (int)blockIdx.y * S::C * CHUNK, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
+    const int first = head + (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS * CHUNK;
+    const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
+    for (int tile = 0; tile < tiles && threadIdx.x == 0; tile++) {
+        const int stage = tile % S::STAGES, round = tile / S::STAGES;
+        const uint32_t full = full_barrier(shared, stage), dst = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
+        if (round)
+            sm90_mbarrier_wait(empty_barrier(shared, stage), (round + 1) & 1);
+        sm90_mbarrier_expect_tx(full, S::K_BYTES + S::V_BYTES);
+        for (int i = 0; i < S::C; i += BLOCK)
+            sm90_load_4d(dst + i * S::CHUNK_BYTES, &a.k_map, full, head + i * CHUNK, tile * S::KEYS, row, 0);
+        for (int i = 0; i < S::V_CHUNKS; i += BLOCK)
+            sm90_load_4d(dst + S::K_BYTES + i * S::CHUNK_BYTES, &a.v_map, full, first + i * CHUNK, tile * S::KEYS, row,
+                         0);
+    }
+}
+
 /* The keys of a window: its tokens, then the cells; and their biases, in the units of unscaled scores. */
 template <class S> __device__ __forceinline__ void copy_window(const arguments &a, uint32_t shared) {
     using T = typename S::T;
@@ -352,7 +379,7 @@ template <class S> __device__ __forceinline__ uint64_t load_query(const argument
     using T = typename S::T;
     const queries<S> own(a, group);
     const T *q = (const T *)a.q + (size_t)blockIdx.z * a.tokens * a.q_stride + blockIdx.y * a.chunks * CHUNK;
-    const uint32_t dst = shared + BARRIER_BYTES + group * S::Q_GROUP_BYTES;
+    const uint32_t dst = shared + S::Q_AT + group * S::Q_GROUP_BYTES;
     for (int at = threadIdx.x % WARPGROUP; at < QUERIES * S::K_CHUNKS; at += WARPGROUP) {
         const int i = at % QUERIES, chunk = at / QUERIES;
         const bool inside = own.first + i < own.count && chunk < a.chunks;
@@ -367,10 +394,11 @@ template <class S> __device__ __forceinline__ uint64_t load_query(const argument
 
 /* s = q k' */
 template <class S> __device__ __forceinline__ void scores(float (&s)[S::S_COUNT], uint64_t q, uint32_t stage_address) {
-    const uint64_t k = descriptor(stage_address, S::CHUNK_BYTES, 128);
 #pragma unroll
     for (int i = 0; i < S::K_STEPS; i++) {
-        const uint64_t b = k + i * (2 * S::CHUNK_BYTES >> 4);
+        const uint64_t b =
+            S::WIDE ? sm90_descriptor(stage_address + 2 * i / BLOCK * (BLOCK * S::CHUNK_BYTES)) + 2 * i % BLOCK
+                    : descriptor(stage_address, S::CHUNK_BYTES, 128) + i * (2 * S::CHUNK_BYTES >> 4);
         product<S::BF16, S::KEYS>::template shared<0>(s, q + i * (2 * S::Q_CHUNK_BYTES >> 4), b, i > 0);
     }
 }
@@ -380,10 +408,13 @@ template <class S>
 __device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_t (&p)[S::P_COUNT],
                                            uint32_t stage_address) {
     constexpr int WIDE = 128; /* columns of the first of two products where one does not do (at most 256) */
-    const uint64_t v = descriptor(stage_address + S::K_BYTES, 128, S::CHUNK_BYTES);
+    /* Columns are contiguous. Swizzled: blocks of 64 of them, in each 8 keys to 1024 bytes. */
+    const uint64_t v = S::WIDE
+                           ? descriptor(stage_address + S::K_BYTES, BLOCK * S::CHUNK_BYTES, SWIZZLE_BYTES) | 1ull << 62
+                           : descriptor(stage_address + S::K_BYTES, 128, S::CHUNK_BYTES);
 #pragma unroll
     for (int i = 0; i < S::KEYS / 16; i++) {
-        const uint64_t b = v + i * (256 >> 4);
+        const uint64_t b = v + i * ((S::WIDE ? 2 * SWIZZLE_BYTES : 256) >> 4);
         if constexpr (S::O_WIDTH > 256) {
             product<S::BF16, WIDE>::template registers<1>(o, p + 4 * i, b, 1);
             product<S::BF16, S::O_WIDTH - WIDE>::template registers<1>(o + WIDE / 2, p + 4 * i,
@@ -408,9 +439,7 @@ __device__ __forceinline__ void probabilities(float (&s)[S::S_COUNT], uint32_t (
     sm90_hold(s);
     sm90_wgmma_wait<0>();
     sm90_hold(s);
-    if (S::WINDOWS)
-        __syncwarp(); /* all lanes have read the stage's biases */
-    if (release && threadIdx.x % 32 == 0)
+    if (release && threadIdx.x % (S::GROUPS * WARPGROUP / S::TAKERS) == 0)
         sm90_mbarrier_arrive(release);
 #pragma unroll
     for (int i = 0; i < S::P_COUNT; i++)
@@ -520,7 +549,7 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             sm90_mbarrier_init(full_barrier(shared, i), S::GIVERS);
-            sm90_mbarrier_init(empty_barrier(shared, i), S::GROUPS * WARPGROUP / 32);
+            sm90_mbarrier_init(empty_barrier(shared, i), S::TAKERS);
         }
     }
     const uint32_t ones = S::BF16 ? 0x3F803F80u : 0x3C003C00u;
@@ -528,7 +557,8 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
         unsigned char *stage = memory + S::STAGES_AT + i / S::KEYS * S::STAGE_BYTES + i % S::KEYS * 16;
         if (S::K_CHUNKS > S::C)
             *(uint4 *)(stage + S::C * S::CHUNK_BYTES) = make_uint4(0, 0, 0, 0);
-        *(uint4 *)(stage + S::K_BYTES + S::V_CHUNKS * S::CHUNK_BYTES) = make_uint4(ones, ones, ones, ones);
+        for (int j = 0; j < S::ONES; j++)
+            *(uint4 *)(stage + S::K_BYTES + S::V_BYTES + j * S::CHUNK_BYTES) = make_uint4(ones, ones, ones, ones);
     }
     sm90_fence_async();
     __syncthreads();
@@ -537,9 +567,10 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
 #endif /* SM90_CODE */
 
 /* grid: (blocks of queries * SPLIT, heads, rows) */
-template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const arguments a) {
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const __grid_constant__ arguments a) {
 #if SM90_CODE
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = sm90_smem(memory);
     prepare<S>(memory, shared);
     cuda_wait_inputs();
@@ -548,6 +579,8 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
         sm90_setmaxnreg_dec<S::COPY_REGISTERS>();
         if constexpr (S::WINDOWS)
             copy_window<S>(a, shared);
+        else if constexpr (S::WIDE)
+            copy_blocks<S>(a, shared);
         else
             copy_keys<S>(a, shared);
     } else {
@@ -557,25 +590,35 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
 #endif
 }
 
+/* Blocks of 64 channels by a tile's keys, of rows whose number does not matter. */
+template <class S> bool encode(CUtensorMap *ret, const struct cuda_attention *p, const void *x, int stride) {
+    const uint64_t dims[4] = {(uint64_t)p->heads * S::C * CHUNK, (uint64_t)p->keys, 1u << 16, 1};
+    const uint64_t strides[3] = {2 * (uint64_t)stride, 2 * (uint64_t)stride * p->keys, 2 * (uint64_t)stride * p->keys};
+    const uint32_t box[4] = {BLOCK * CHUNK, S::KEYS, 1, 1};
+    return sm90_encode_tiled(ret, S::BF16, 4, x, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
 template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
     const float scale = 1.44269504088896340736f / sqrtf((float)p->head_dim);
-    const arguments a = {p->q,
-                         p->k,
-                         p->v,
-                         p->y,
-                         p->kv_map,
-                         p->heads,
-                         p->tokens,
-                         p->keys,
-                         p->head_dim / CHUNK,
-                         p->q_stride,
-                         p->k_stride,
-                         p->v_stride,
-                         scale,
-                         HEADROOM / scale,
-                         p->regions,
-                         p->cells,
-                         S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
+    arguments a = {p->q,
+                   p->k,
+                   p->v,
+                   p->y,
+                   p->kv_map,
+                   p->heads,
+                   p->tokens,
+                   p->keys,
+                   p->head_dim / CHUNK,
+                   p->q_stride,
+                   p->k_stride,
+                   p->v_stride,
+                   scale,
+                   HEADROOM / scale,
+                   p->regions,
+                   p->cells,
+                   S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
+    if (S::WIDE && !(encode<S>(&a.k_map, p, p->k, p->k_stride) && encode<S>(&a.v_map, p, p->v, p->v_stride)))
+        return cudaErrorInvalidValue;
     const dim3 grid((unsigned)(cuda_query_blocks(*p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads,
                     (unsigned)p->rows);
     return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);

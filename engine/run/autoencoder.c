@@ -82,10 +82,19 @@ void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *mo
     }
 }
 
-void asdm_pixels_to_bytes(const float *pixels, uint8_t *bytes, size_t count) {
+/* Without a branch or a call, so that the compiler makes vectors of it: with lrintf() a picture of 512x512 took 6 ms.
+ * A sum as large as 1.5 * 2^23 is rounded to a whole number, half to even, and the last of its bits count. Bits of
+ * floats that are not negative grow with them. */
+void asdm_pixels_to_bytes(const float *restrict pixels, uint8_t *restrict bytes, size_t count) {
+    const float large = 12582912.0f;
+    const int32_t zero = 0x4b400000, infinite = 0x7f800000; /* the bits of large, of infinity */
     for (size_t i = 0; i < count; i++) {
-        float unit = fminf(fmaxf(pixels[i] * 0.5f + 0.5f, 0.0f), 1.0f); /* NaN becomes 0 */
-        bytes[i] = (uint8_t)lrintf(unit * 255.0f);
+        float unit = pixels[i] * 0.5f + 0.5f, sum = unit * 255.0f + large;
+        int32_t bits;
+        memcpy(&bits, &sum, sizeof bits);
+        bits = bits > infinite ? zero : bits; /* NaN becomes 0 */
+        bits = bits < zero ? zero : bits;
+        bytes[i] = (uint8_t)(bits > zero + 255 ? 255 : bits - zero);
     }
 }
 

@@ -45,7 +45,7 @@ enum asdm_status asdm_autoencoder_begin_encode(struct asdm_autoencoder *vae, con
 void asdm_autoencoder_sample(const struct asdm_autoencoder *vae, const float *moments, struct asdm_rng *rng,
                              float *noise, float *latents, size_t count);
 
-/* -1 .. 1 in float to 0 .. 255, rounded to nearest even, clamped. */
+/* -1 .. 1 in float to 0 .. 255, rounded to nearest even, clamped; NaN becomes 0. */
 void asdm_pixels_to_bytes(const float *pixels, uint8_t *bytes, size_t count);
 void asdm_pixels_from_bytes(const uint8_t *bytes, float *pixels, size_t count);
 

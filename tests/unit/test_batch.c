@@ -318,12 +318,39 @@ static void test_device_memory(void **state) {
     asdm_model_close(&fresh);
 }
 
+/* Nearest, half to even, clamped: as the library's function rounds, whatever the bits are. */
+static void test_pixels_to_bytes(void **state) {
+    enum { COUNT = 1 << 20 };
+    static float pixels[COUNT];
+    static uint8_t bytes[COUNT];
+    uint32_t bits = 1;
+    (void)state;
+    for (int i = 0; i < COUNT; i++) {
+        bits = bits * 1664525 + 1013904223;
+        const float half_step = (float)(i / 3 - 400) / 255.0f - 1.0f;
+        if (i < 4096) /* every half of a step and those beyond, and what is beside it */
+            pixels[i] = i % 3 == 1 ? half_step : nextafterf(half_step, i % 3 ? 9.0f : -9.0f);
+        else if (i % 2)
+            memcpy(&pixels[i], &bits, sizeof bits);
+        else
+            pixels[i] = (float)(int32_t)bits * 0x1.4p-31f;
+    }
+    asdm_pixels_to_bytes(pixels, bytes, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        float unit = pixels[i] * 0.5f + 0.5f;
+        long expected = isnan(unit) || unit < 0 ? 0 : unit > 1 ? 255 : lrintf(unit * 255.0f);
+        if (bytes[i] != expected)
+            fail_msg("%a: %d, not %ld", (double)pixels[i], bytes[i], expected);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together_as_alone),       cmocka_unit_test(test_cancel_and_full),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_huge_is_refused),
         cmocka_unit_test(test_strength_zero),           cmocka_unit_test(test_mask),
         cmocka_unit_test(test_prompt_syntax),           cmocka_unit_test(test_device_memory),
+        cmocka_unit_test(test_pixels_to_bytes),
     };
     return cmocka_run_group_tests(tests, open_demo, close_demo);
 }

@@ -616,7 +616,9 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
                    HEADROOM / scale,
                    p->regions,
                    p->cells,
-                   S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
+                   S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1,
+                   {},
+                   {}};
     if (S::WIDE && !(encode<S>(&a.k_map, p, p->k, p->k_stride) && encode<S>(&a.v_map, p, p->v, p->v_stride)))
         return cudaErrorInvalidValue;
     const dim3 grid((unsigned)(cuda_query_blocks(*p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads,

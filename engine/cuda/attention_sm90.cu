@@ -49,8 +49,12 @@ struct arguments {
     float headroom; /* HEADROOM / scale */
     struct cuda_regions regions;
     const void *cells;
-    int window_blocks;        /* blocks of queries in a window */
-    CUtensorMap k_map, v_map; /* of wide heads */
+    int window_blocks; /* blocks of queries in a window */
+};
+
+/* Of wide heads. Not among the arguments: as those have no address, they are read where they lie. */
+struct maps {
+    CUtensorMap k, v;
 };
 
 /* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
@@ -253,7 +257,7 @@ template <class S> __device__ __forceinline__ void copy_keys(const arguments &a,
 }
 
 /* Keys of wide heads, by one thread and the copy engine. Beyond a row's last key it brings zeros. */
-template <class S> __device__ __forceinline__ void copy_blocks(const arguments &a, uint32_t shared) {
+template <class S> __device__ __forceinline__ void copy_blocks(const arguments &a, const maps &m, uint32_t shared) {
     const int head = (int)blockIdx.y * S::C * CHUNK, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
     const int first = head + (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS * CHUNK;
     const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
@@ -264,10 +268,9 @@ template <class S> __device__ __forceinline__ void copy_blocks(const arguments &
             sm90_mbarrier_wait(empty_barrier(shared, stage), (round + 1) & 1);
         sm90_mbarrier_expect_tx(full, S::K_BYTES + S::V_BYTES);
         for (int i = 0; i < S::C; i += BLOCK)
-            sm90_load_4d(dst + i * S::CHUNK_BYTES, &a.k_map, full, head + i * CHUNK, tile * S::KEYS, row, 0);
+            sm90_load_4d(dst + i * S::CHUNK_BYTES, &m.k, full, head + i * CHUNK, tile * S::KEYS, row, 0);
         for (int i = 0; i < S::V_CHUNKS; i += BLOCK)
-            sm90_load_4d(dst + S::K_BYTES + i * S::CHUNK_BYTES, &a.v_map, full, first + i * CHUNK, tile * S::KEYS, row,
-                         0);
+            sm90_load_4d(dst + S::K_BYTES + i * S::CHUNK_BYTES, &m.v, full, first + i * CHUNK, tile * S::KEYS, row, 0);
     }
 }
 
@@ -564,12 +567,8 @@ template <class S> __device__ __forceinline__ void prepare(unsigned char *memory
     __syncthreads();
 }
 
-#endif /* SM90_CODE */
-
-/* grid: (blocks of queries * SPLIT, heads, rows) */
-template <class S>
-__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const __grid_constant__ arguments a) {
-#if SM90_CODE
+/* copy(shared): by the copying warpgroup. */
+template <class S, class F> __device__ __forceinline__ void attention(const arguments &a, const F &copy) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = sm90_smem(memory);
     prepare<S>(memory, shared);
@@ -577,16 +576,31 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const 
     cuda_launch_dependents();
     if (threadIdx.x < WARPGROUP) {
         sm90_setmaxnreg_dec<S::COPY_REGISTERS>();
-        if constexpr (S::WINDOWS)
-            copy_window<S>(a, shared);
-        else if constexpr (S::WIDE)
-            copy_blocks<S>(a, shared);
-        else
-            copy_keys<S>(a, shared);
+        copy(shared);
     } else {
         sm90_setmaxnreg_inc<S::COMPUTE_REGISTERS>();
         compute<S>(a, shared, __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0));
     }
+}
+
+#endif /* SM90_CODE */
+
+/* grid: (blocks of queries * SPLIT, heads, rows) */
+template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attention_kernel(const arguments a) {
+#if SM90_CODE
+    attention<S>(a, [&](uint32_t shared) {
+        if constexpr (S::WINDOWS)
+            copy_window<S>(a, shared);
+        else
+            copy_keys<S>(a, shared);
+    });
+#endif
+}
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
+    wide_attention_kernel(const arguments a, const __grid_constant__ maps m) {
+#if SM90_CODE
+    attention<S>(a, [&](uint32_t shared) { copy_blocks<S>(a, m, shared); });
 #endif
 }
 
@@ -600,30 +614,33 @@ template <class S> bool encode(CUtensorMap *ret, const struct cuda_attention *p,
 
 template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
     const float scale = 1.44269504088896340736f / sqrtf((float)p->head_dim);
-    arguments a = {p->q,
-                   p->k,
-                   p->v,
-                   p->y,
-                   p->kv_map,
-                   p->heads,
-                   p->tokens,
-                   p->keys,
-                   p->head_dim / CHUNK,
-                   p->q_stride,
-                   p->k_stride,
-                   p->v_stride,
-                   scale,
-                   HEADROOM / scale,
-                   p->regions,
-                   p->cells,
-                   S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1,
-                   {},
-                   {}};
-    if (S::WIDE && !(encode<S>(&a.k_map, p, p->k, p->k_stride) && encode<S>(&a.v_map, p, p->v, p->v_stride)))
-        return cudaErrorInvalidValue;
+    const arguments a = {p->q,
+                         p->k,
+                         p->v,
+                         p->y,
+                         p->kv_map,
+                         p->heads,
+                         p->tokens,
+                         p->keys,
+                         p->head_dim / CHUNK,
+                         p->q_stride,
+                         p->k_stride,
+                         p->v_stride,
+                         scale,
+                         HEADROOM / scale,
+                         p->regions,
+                         p->cells,
+                         S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
     const dim3 grid((unsigned)(cuda_query_blocks(*p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads,
                     (unsigned)p->rows);
-    return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
+    if constexpr (S::WIDE) {
+        maps m;
+        if (!encode<S>(&m.k, p, p->k, p->k_stride) || !encode<S>(&m.v, p, p->v, p->v_stride))
+            return cudaErrorInvalidValue;
+        return cuda_launch(wide_attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a, m);
+    } else {
+        return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
+    }
 }
 
 /* Of two shapes that sum in the same order, blocks of few warpgroups and of many, the one that is done first: a block

@@ -1,14 +1,16 @@
 /* Attention for Hopper (sm_90a), fp16 and bf16, not causal: online softmax over tiles of keys (Dao et al. 2022, 2023)
  * with both products on wgmma.
  *
- * A block has one warpgroup that copies (cp.async) and several that compute, each 64 queries of one row and head. Which
- * sums are taken in which order follows from head_dim, tokens and keys, never from the number of rows.
+ * A block has one warpgroup that copies and several that compute, each 64 queries of one row and head. Which sums are
+ * taken in which order follows from head_dim, tokens and keys, never from the number of rows.
  *
- * Tiles lie in shared memory unswizzled, as [chunk of 8 channels][key][8 channels]: groups of 8 keys by 16 bytes are
- * what wgmma calls core matrices. So any multiple of 8 channels does, a chunk of zeros rounds q and k up to 16
- * channels, and a chunk of ones behind v makes the second product sum the probabilities as well, as they were rounded.
- * Wide heads are of whole 128 bytes, so that one thread has the copy engine bring them, as [block of 64 channels][key]
- * with 128-byte swizzle: cp.async brings 9 bytes a cycle to an SM, which was three quarters of their time.
+ * Most tiles of keys are brought by the copy engine, a head's channels in blocks as wide as its swizzles: of 64 as many
+ * as there are, then of 32 and 16, each [key][channels of the block]. Wide rows matter: in pieces of 16 bytes an SM
+ * gets 9 bytes a cycle, by threads (cp.async) as by the engine. Narrow heads, for which a second product of
+ * probabilities would cost more than that, and windows, whose keys are scattered, are copied by threads, as [chunk of 8
+ * channels][key][8 channels]: groups of 8 keys by 16 bytes are what wgmma calls core matrices. So are queries. Any
+ * multiple of 8 channels does: those that a head lacks are zeros. A block of ones behind v makes the second product sum
+ * the probabilities as well, as they were rounded.
  *
  * With narrow heads instructions bound the time: what is done for each score, beside the products, and what the copying
  * warps do for each tile. Hence a query's reference, which is subtracted from its scores, is the maximum of an earlier
@@ -31,10 +33,11 @@ enum {
     COPY_LAG = 1, /* tiles still under way when an older one is handed over: with more, warpgroups wait longer */
     HEADROOM = 8, /* log2 of the largest probability before the reference moves */
     BARRIER_BYTES = 128,
-    SWIZZLE_BYTES = 1024, /* what a swizzled block is aligned to: 8 keys */
-    CHUNKS_MAX = 20,      /* head_dim 160 */
-    CHUNKS_WIDE = 64,     /* head_dim 512 */
-    BLOCK = 8,            /* chunks in the 128 bytes of the copy engine's swizzle */
+    SWIZZLE_BYTES = 1024, /* what a swizzled block is aligned to: 8 keys of 128 bytes */
+    CHUNKS_NARROW = 5,    /* head_dim 40 */
+    CHUNKS_MAX = 20,      /* 160 */
+    CHUNKS_WIDE = 64,     /* 512 */
+    COLUMNS_MAX = 128,    /* of o in a product, beside the ones */
     SHORT_KEYS = 80,      /* one tile: cross-attention */
     LONG_TOKENS = 2048    /* enough queries to fill the machine with blocks of 256 */
 };
@@ -52,10 +55,34 @@ struct arguments {
     int window_blocks; /* blocks of queries in a window */
 };
 
-/* Of wide heads. Not among the arguments: as those have no address, they are read where they lie. */
+/* What the copy engine brings: blocks of the first width, and of the second where there is one. Not among the
+ * arguments: as those have no address, they are read where they lie. */
 struct maps {
-    CUtensorMap k, v;
+    CUtensorMap k[2], v[2];
 };
+
+/* The block of a head's `chunks` chunks that `chunk` is in: the copy engine's. */
+struct block {
+    int first, chunks;
+};
+__host__ __device__ constexpr block block_of(int chunk, int chunks) {
+    block b = {0, 8};
+    while (chunks - b.first < b.chunks || chunk >= b.first + b.chunks)
+        if (chunks - b.first < b.chunks)
+            b.chunks /= 2;
+        else
+            b.first += b.chunks;
+    return b;
+}
+
+/* Whether it is narrower than the first: there are two widths. */
+__host__ __device__ constexpr bool is_rest(int chunk, int chunks) {
+    return block_of(chunk, chunks).chunks != block_of(0, chunks).chunks;
+}
+
+__host__ __device__ constexpr int align(int bytes, int to) {
+    return (bytes + to - 1) / to * to;
+}
 
 /* A kernel's sizes: C chunks in a head (missing ones are zeros), KEYS in a tile, and how the work is shared: among
  * GROUPS warpgroups, and v's channels among SPLIT blocks that all compute the scores. WINDOWS: global-regional. */
@@ -64,7 +91,7 @@ template <class T_, int C_, int KEYS_, int GROUPS_, int STAGES_, int SPLIT_, int
 struct shape {
     using T = T_;
     static constexpr bool BF16 = std::is_same<T, __nv_bfloat16>::value;
-    static constexpr bool WINDOWS = WINDOWS_, WIDE = C_ == CHUNKS_WIDE;
+    static constexpr bool WINDOWS = WINDOWS_, ENGINE = !WINDOWS && C_ > CHUNKS_NARROW; /* ENGINE: copies keys */
     static constexpr int C = C_, KEYS = KEYS_, STAGES = STAGES_, SPLIT = SPLIT_;
     static constexpr int GROUPS = GROUPS_, THREADS = WARPGROUP * (1 + GROUPS);
     static constexpr int BLOCKS = BLOCKS_, COPY_REGISTERS = COPY_REGISTERS_, COMPUTE_REGISTERS = COMPUTE_REGISTERS_;
@@ -72,18 +99,20 @@ struct shape {
     static constexpr int V_CHUNKS = C / SPLIT, O_WIDTH = CHUNK * (V_CHUNKS + 1);
     static constexpr int S_COUNT = KEYS / 2, P_COUNT = KEYS / 4, O_COUNT = O_WIDTH / 2; /* registers of a thread */
     static constexpr int CHUNK_BYTES = KEYS * 16, Q_CHUNK_BYTES = QUERIES * 16;
-    static constexpr int K_BYTES = K_CHUNKS * CHUNK_BYTES, V_BYTES = V_CHUNKS * CHUNK_BYTES;
-    static constexpr int ONES = WIDE ? BLOCK : 1; /* chunks of ones behind v */
-    static constexpr int BIAS_AT = K_BYTES + V_BYTES + ONES * CHUNK_BYTES;
-    static constexpr int STAGE_BYTES = BIAS_AT + (WINDOWS ? KEYS * 4 : 0); /* bias: added to scores, float32 */
+    static constexpr int ALIGNMENT = ENGINE ? SWIZZLE_BYTES : BARRIER_BYTES;
+    static constexpr int K_BYTES = align(K_CHUNKS * CHUNK_BYTES, ALIGNMENT), V_BYTES = V_CHUNKS * CHUNK_BYTES;
+    static constexpr int ONES = ENGINE ? block_of(V_CHUNKS - 1, V_CHUNKS).chunks : 1; /* chunks of ones behind v */
+    static constexpr int BIAS_AT = K_BYTES + V_BYTES + ONES * CHUNK_BYTES;            /* added to scores, float32 */
+    static constexpr int STAGE_BYTES = align(BIAS_AT + (WINDOWS ? KEYS * 4 : 0), ALIGNMENT);
     /* Copying threads that hand a stage over and computing ones that give it back: one of each warp, or, where biases
      * are stored and read by the threads themselves, every one. */
-    static constexpr int GIVERS = WIDE ? 1 : WINDOWS ? WARPGROUP : WARPGROUP / 32;
+    static constexpr int GIVERS = ENGINE ? 1 : WINDOWS ? WARPGROUP : WARPGROUP / 32;
     static constexpr int TAKERS = GROUPS * (WINDOWS ? WARPGROUP : WARPGROUP / 32);
     static constexpr int Q_GROUP_BYTES = K_CHUNKS * Q_CHUNK_BYTES;
-    static constexpr int Q_AT = WIDE ? SWIZZLE_BYTES : BARRIER_BYTES, STAGES_AT = Q_AT + GROUPS * Q_GROUP_BYTES;
+    static constexpr int Q_AT = ALIGNMENT, STAGES_AT = Q_AT + GROUPS * Q_GROUP_BYTES;
     static constexpr int SHARED = STAGES_AT + STAGES * STAGE_BYTES;
     static_assert(C % SPLIT == 0 && KEYS % 16 == 0 && STAGES > COPY_LAG && 16 * STAGES <= BARRIER_BYTES, "");
+    static_assert(!ENGINE || C % 2 == 0, "no blocks of 8 channels");
     static_assert(SHARED * BLOCKS <= 227 * 1024, "");
     static_assert(COPY_REGISTERS + GROUPS * COMPUTE_REGISTERS <= 65536 / (THREADS * BLOCKS) / 8 * 8 * (1 + GROUPS), "");
 };
@@ -127,7 +156,9 @@ template <bool BF16, int N> struct product;
     PRODUCT("bf16", true, n, names, r0, r1, r2, r3, r4, r5, r6, __VA_ARGS__)
 
 PRODUCTS(16, SM90_R8_0, 8, 9, 10, 11, 12, 13, 14, D8(0))
+PRODUCTS(24, SM90_R8_0 R4(8, 9, 10, 11), 12, 13, 14, 15, 16, 17, 18, D8(0), D4(2))
 PRODUCTS(32, SM90_R8_1, 16, 17, 18, 19, 20, 21, 22, D16(0))
+PRODUCTS(40, SM90_R8_1 R4(16, 17, 18, 19), 20, 21, 22, 23, 24, 25, 26, D16(0), D4(4))
 PRODUCTS(48, SM90_R8_2, 24, 25, 26, 27, 28, 29, 30, D16(0), D8(2))
 PRODUCTS(64, SM90_R8_3, 32, 33, 34, 35, 36, 37, 38, D32(0))
 PRODUCTS(72, SM90_R8_3 R4(32, 33, 34, 35), 36, 37, 38, 39, 40, 41, 42, D32(0), D4(8))
@@ -140,6 +171,12 @@ PRODUCTS(168, SM90_R8_9 R4(80, 81, 82, 83), 84, 85, 86, 87, 88, 89, 90, D64(0), 
 /* An unswizzled tile: bytes from one core matrix to the next along the depth (leading) and across it (stride). */
 __device__ __forceinline__ uint64_t descriptor(uint32_t smem, uint32_t leading, uint32_t stride) {
     return (uint64_t)(smem >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32;
+}
+
+/* Blocks of `chunks` chunks, swizzled as wide as they are: depth contiguous, or (leading: from one block to the next)
+ * columns. */
+__device__ __forceinline__ uint64_t swizzled(uint32_t smem, uint32_t leading, int chunks) {
+    return descriptor(smem, leading, chunks * 128) | (uint64_t)(chunks == 8 ? 1 : chunks == 4 ? 2 : 3) << 62;
 }
 
 /* ---- copies */
@@ -240,38 +277,47 @@ template <class S, class F> __device__ __forceinline__ void copy_tiles(int keys,
         hand_over<S>(shared, behind);
 }
 
-template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
-    using T = typename S::T;
-    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
-    const int first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
-    const T *k = (const T *)a.k + (size_t)row * a.keys * a.k_stride + head * a.chunks * CHUNK;
-    const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + (head * a.chunks + first_chunk) * CHUNK;
-    copy_tiles<S>(a.keys, shared, [&](int tile, uint32_t dst) {
-        const int valid = a.keys - tile * S::KEYS;
-        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, [&](int i) { return k + i * a.k_stride; });
-        copy_tile<T, S::KEYS, S::V_CHUNKS>(dst + S::K_BYTES, valid, a.chunks - first_chunk,
-                                           [&](int i) { return v + i * a.v_stride; });
-        k += (size_t)S::KEYS * a.k_stride;
-        v += (size_t)S::KEYS * a.v_stride;
-    });
+/* CHUNKS chunks from `channel` on of a tile's keys, in blocks. */
+template <class S, int CHUNKS, int I = 0>
+__device__ __forceinline__ void load_blocks(uint32_t dst, const CUtensorMap (&maps)[2], uint32_t barrier, int channel,
+                                            int key, int head, int row) {
+    constexpr bool rest = is_rest(I, CHUNKS);
+    sm90_load_4d(dst + I * S::CHUNK_BYTES, &maps[rest], barrier, channel + I * CHUNK, key, head, row);
+    constexpr int next = I + block_of(I, CHUNKS).chunks;
+    if constexpr (next < CHUNKS)
+        load_blocks<S, CHUNKS, next>(dst, maps, barrier, channel, key, head, row);
 }
 
-/* Keys of wide heads, by one thread and the copy engine. Beyond a row's last key it brings zeros. */
-template <class S> __device__ __forceinline__ void copy_blocks(const arguments &a, const maps &m, uint32_t shared) {
-    const int head = (int)blockIdx.y * S::C * CHUNK, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
-    const int first = head + (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS * CHUNK;
+/* Keys, by one thread and the copy engine. Beyond a row's last key and a head's last channel it brings zeros. */
+template <class S> __device__ __forceinline__ void load_keys(const arguments &a, const maps &m, uint32_t shared) {
+    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
+    const int first_chunk = (int)(blockIdx.x % S::SPLIT) * S::V_CHUNKS;
     const int tiles = (a.keys + S::KEYS - 1) / S::KEYS;
     for (int tile = 0; tile < tiles && threadIdx.x == 0; tile++) {
         const int stage = tile % S::STAGES, round = tile / S::STAGES;
-        const uint32_t full = full_barrier(shared, stage), dst = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
+        const uint32_t full = full_barrier(shared, stage), k = shared + S::STAGES_AT + stage * S::STAGE_BYTES;
         if (round)
             sm90_mbarrier_wait(empty_barrier(shared, stage), (round + 1) & 1);
-        sm90_mbarrier_expect_tx(full, S::K_BYTES + S::V_BYTES);
-        for (int i = 0; i < S::C; i += BLOCK)
-            sm90_load_4d(dst + i * S::CHUNK_BYTES, &m.k, full, head + i * CHUNK, tile * S::KEYS, row, 0);
-        for (int i = 0; i < S::V_CHUNKS; i += BLOCK)
-            sm90_load_4d(dst + S::K_BYTES + i * S::CHUNK_BYTES, &m.v, full, first + i * CHUNK, tile * S::KEYS, row, 0);
+        sm90_mbarrier_expect_tx(full, (S::C + S::V_CHUNKS) * S::CHUNK_BYTES);
+        load_blocks<S, S::C>(k, m.k, full, 0, tile * S::KEYS, head, row);
+        load_blocks<S, S::V_CHUNKS>(k + S::K_BYTES, m.v, full, first_chunk * CHUNK, tile * S::KEYS, head, row);
     }
+}
+
+/* Keys of narrow heads, by the copying threads. */
+template <class S> __device__ __forceinline__ void copy_keys(const arguments &a, uint32_t shared) {
+    using T = typename S::T;
+    const int head = blockIdx.y, row = a.kv_map ? a.kv_map[blockIdx.z] : (int)blockIdx.z;
+    const T *k = (const T *)a.k + (size_t)row * a.keys * a.k_stride + head * a.chunks * CHUNK;
+    const T *v = (const T *)a.v + (size_t)row * a.keys * a.v_stride + head * a.chunks * CHUNK;
+    static_assert(S::SPLIT == 1, "");
+    copy_tiles<S>(a.keys, shared, [&](int tile, uint32_t dst) {
+        const int valid = a.keys - tile * S::KEYS;
+        copy_tile<T, S::KEYS, S::C>(dst, valid, a.chunks, [&](int i) { return k + i * a.k_stride; });
+        copy_tile<T, S::KEYS, S::C>(dst + S::K_BYTES, valid, a.chunks, [&](int i) { return v + i * a.v_stride; });
+        k += (size_t)S::KEYS * a.k_stride;
+        v += (size_t)S::KEYS * a.v_stride;
+    });
 }
 
 /* The keys of a window: its tokens, then the cells; and their biases, in the units of unscaled scores. */
@@ -395,37 +441,38 @@ template <class S> __device__ __forceinline__ uint64_t load_query(const argument
     return descriptor(dst, S::Q_CHUNK_BYTES, 128);
 }
 
-/* s = q k' */
-template <class S> __device__ __forceinline__ void scores(float (&s)[S::S_COUNT], uint64_t q, uint32_t stage_address) {
-#pragma unroll
-    for (int i = 0; i < S::K_STEPS; i++) {
-        const uint64_t b =
-            S::WIDE ? sm90_descriptor(stage_address + 2 * i / BLOCK * (BLOCK * S::CHUNK_BYTES)) + 2 * i % BLOCK
-                    : descriptor(stage_address, S::CHUNK_BYTES, 128) + i * (2 * S::CHUNK_BYTES >> 4);
-        product<S::BF16, S::KEYS>::template shared<0>(s, q + i * (2 * S::Q_CHUNK_BYTES >> 4), b, i > 0);
-    }
+/* s = q k', from the I-th 16 channels on. */
+template <class S, int I = 0> __device__ __forceinline__ void scores(float (&s)[S::S_COUNT], uint64_t q, uint32_t k) {
+    constexpr block b = block_of(2 * I, S::K_CHUNKS);
+    const uint64_t keys = S::ENGINE ? swizzled(k + b.first * S::CHUNK_BYTES, 16, b.chunks) + (2 * I - b.first)
+                                    : descriptor(k, S::CHUNK_BYTES, 128) + I * (2 * S::CHUNK_BYTES >> 4);
+    product<S::BF16, S::KEYS>::template shared<0>(s, q + I * (2 * S::Q_CHUNK_BYTES >> 4), keys, I > 0);
+    if constexpr (I + 1 < S::K_STEPS)
+        scores<S, I + 1>(s, q, k);
+}
+
+/* Columns of o from those of chunk FIRST on += p v, of the i-th 16 keys; the ones are behind the last. A product has
+ * those of blocks of one width, at most COLUMNS_MAX; without blocks, all. */
+template <class S, int FIRST = 0>
+__device__ __forceinline__ void accumulate_columns(float *o, const uint32_t *p, uint32_t v, int i) {
+    constexpr int left = S::V_CHUNKS - FIRST, width = S::ENGINE ? block_of(FIRST, S::V_CHUNKS).chunks : 1;
+    constexpr int alike = left / width * width, most = S::ENGINE ? COLUMNS_MAX / CHUNK : left;
+    constexpr int chunks = alike < most ? alike : most, columns = (chunks + (chunks == left)) * CHUNK;
+    const uint32_t at = v + FIRST * S::CHUNK_BYTES; /* columns are contiguous */
+    const uint64_t values =
+        (S::ENGINE ? swizzled(at, width * S::CHUNK_BYTES, width) : descriptor(at, 128, S::CHUNK_BYTES)) +
+        i * (width * 256 >> 4);
+    product<S::BF16, columns>::template registers<1>(o + FIRST * 4, p, values, 1);
+    if constexpr (chunks < left)
+        accumulate_columns<S, FIRST + chunks>(o, p, v, i);
 }
 
 /* o += p v */
 template <class S>
-__device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_t (&p)[S::P_COUNT],
-                                           uint32_t stage_address) {
-    constexpr int WIDE = 128; /* columns of the first of two products where one does not do (at most 256) */
-    /* Columns are contiguous. Swizzled: blocks of 64 of them, in each 8 keys to 1024 bytes. */
-    const uint64_t v = S::WIDE
-                           ? descriptor(stage_address + S::K_BYTES, BLOCK * S::CHUNK_BYTES, SWIZZLE_BYTES) | 1ull << 62
-                           : descriptor(stage_address + S::K_BYTES, 128, S::CHUNK_BYTES);
+__device__ __forceinline__ void accumulate(float (&o)[S::O_COUNT], const uint32_t (&p)[S::P_COUNT], uint32_t v) {
 #pragma unroll
-    for (int i = 0; i < S::KEYS / 16; i++) {
-        const uint64_t b = v + i * ((S::WIDE ? 2 * SWIZZLE_BYTES : 256) >> 4);
-        if constexpr (S::O_WIDTH > 256) {
-            product<S::BF16, WIDE>::template registers<1>(o, p + 4 * i, b, 1);
-            product<S::BF16, S::O_WIDTH - WIDE>::template registers<1>(o + WIDE / 2, p + 4 * i,
-                                                                       b + (WIDE / CHUNK * S::CHUNK_BYTES >> 4), 1);
-        } else {
-            product<S::BF16, S::O_WIDTH>::template registers<1>(o, p + 4 * i, b, 1);
-        }
-    }
+    for (int i = 0; i < S::KEYS / 16; i++)
+        accumulate_columns<S>(o, p + 4 * i, v, i);
 }
 
 /* Exponentials of the scores s of the tile, packed into p. The product of the tile before may be under way: it runs
@@ -497,7 +544,7 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
         sm90_wgmma_fence();
         scores<S>(s, q, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
         sm90_wgmma_commit();
-        accumulate<S>(o, p, shared + S::STAGES_AT + now * S::STAGE_BYTES);
+        accumulate<S>(o, p, shared + S::STAGES_AT + now * S::STAGE_BYTES + S::K_BYTES);
         sm90_wgmma_commit();
         release = empty_barrier(shared, now);
         sm90_wgmma_wait<1>();
@@ -509,7 +556,7 @@ __device__ __forceinline__ void attend(const arguments &a, uint32_t shared, uint
         mask(s, keys - (tiles - 1) * S::KEYS);
     probabilities<S>(s, p, o, r, a, release);
     sm90_wgmma_fence();
-    accumulate<S>(o, p, shared + S::STAGES_AT + stage * S::STAGE_BYTES);
+    accumulate<S>(o, p, shared + S::STAGES_AT + stage * S::STAGE_BYTES + S::K_BYTES);
     sm90_wgmma_commit();
     sm90_wgmma_wait<0>();
     sm90_hold(o);
@@ -598,18 +645,29 @@ template <class S> __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) atte
 }
 template <class S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
-    wide_attention_kernel(const arguments a, const __grid_constant__ maps m) {
+    engine_attention_kernel(const arguments a, const __grid_constant__ maps m) {
 #if SM90_CODE
-    attention<S>(a, [&](uint32_t shared) { copy_blocks<S>(a, m, shared); });
+    attention<S>(a, [&](uint32_t shared) { load_keys<S>(a, m, shared); });
 #endif
 }
 
-/* Blocks of 64 channels by a tile's keys, of rows whose number does not matter. */
-template <class S> bool encode(CUtensorMap *ret, const struct cuda_attention *p, const void *x, int stride) {
-    const uint64_t dims[4] = {(uint64_t)p->heads * S::C * CHUNK, (uint64_t)p->keys, 1u << 16, 1};
-    const uint64_t strides[3] = {2 * (uint64_t)stride, 2 * (uint64_t)stride * p->keys, 2 * (uint64_t)stride * p->keys};
-    const uint32_t box[4] = {BLOCK * CHUNK, S::KEYS, 1, 1};
-    return sm90_encode_tiled(ret, S::BF16, 4, x, dims, strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
+/* k or v as [row][head][key][channel], of rows whose number does not matter, in blocks of `chunks` chunks. */
+template <class S>
+bool encode(CUtensorMap *ret, const struct cuda_attention *p, const void *x, int stride, int chunks) {
+    const uint64_t dims[4] = {(uint64_t)p->head_dim, (uint64_t)p->keys, (uint64_t)p->heads, 1u << 16};
+    const uint64_t strides[3] = {2 * (uint64_t)stride, 2 * dims[0], 2 * (uint64_t)stride * dims[1]};
+    const uint32_t box[4] = {(uint32_t)(chunks * CHUNK), S::KEYS, 1, 1};
+    return sm90_encode_tiled(ret, S::BF16, 4, x, dims, strides, box,
+                             chunks == 8   ? CU_TENSOR_MAP_SWIZZLE_128B
+                             : chunks == 4 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                           : CU_TENSOR_MAP_SWIZZLE_32B);
+}
+
+/* Of the first block and of the last. */
+template <class S>
+bool encode_blocks(CUtensorMap *ret, const struct cuda_attention *p, const void *x, int stride, int chunks) {
+    return encode<S>(&ret[0], p, x, stride, block_of(0, chunks).chunks) &&
+           encode<S>(&ret[1], p, x, stride, block_of(chunks - 1, chunks).chunks);
 }
 
 template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream_t stream) {
@@ -633,11 +691,12 @@ template <class S> cudaError_t launch(const struct cuda_attention *p, cudaStream
                          S::WINDOWS ? cuda_pieces(cuda_window_tokens(p->regions), S::GROUPS * QUERIES) : 1};
     const dim3 grid((unsigned)(cuda_query_blocks(*p, S::GROUPS * QUERIES) * S::SPLIT), (unsigned)p->heads,
                     (unsigned)p->rows);
-    if constexpr (S::WIDE) {
+    if constexpr (S::ENGINE) {
         maps m;
-        if (!encode<S>(&m.k, p, p->k, p->k_stride) || !encode<S>(&m.v, p, p->v, p->v_stride))
+        if (!encode_blocks<S>(m.k, p, p->k, p->k_stride, S::C) ||
+            !encode_blocks<S>(m.v, p, p->v, p->v_stride, S::V_CHUNKS))
             return cudaErrorInvalidValue;
-        return cuda_launch(wide_attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a, m);
+        return cuda_launch(engine_attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a, m);
     } else {
         return cuda_launch(attention_kernel<S>, grid, dim3(S::THREADS), S::SHARED, stream, a);
     }
@@ -659,7 +718,7 @@ template <class FEW, class MANY> cudaError_t launch_either(const struct cuda_att
 template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream_t stream) {
     const int chunks = p->head_dim / CHUNK;
     const bool short_keys = p->keys <= SHORT_KEYS, long_tokens = p->tokens >= LONG_TOKENS;
-    if (chunks <= 5) {
+    if (chunks <= CHUNKS_NARROW) {
         if (short_keys || !long_tokens)
             return launch<shape<T, 5, 48, 2, 4, 1, 2, 32, 104>>(p, stream);
         return launch<shape<T, 5, 80, 4, 4, 1, 1, 32, 112>>(p, stream);
@@ -667,15 +726,15 @@ template <class T> cudaError_t choose(const struct cuda_attention *p, cudaStream
     if (chunks <= 8) {
         if (short_keys)
             return launch<shape<T, 8, 80, 3, 2, 1, 1, 32, 152>>(p, stream);
-        return launch<shape<T, 8, 80, 3, 4, 1, 1, 32, 152>>(p, stream);
+        return launch_either<shape<T, 8, 64, 3, 4, 1, 1, 32, 152>, shape<T, 8, 64, 4, 4, 1, 1, 32, 112>>(p, stream);
     }
     if (chunks <= 10)
-        return launch_either<shape<T, 10, 48, 2, 6, 1, 1, 32, 232>, shape<T, 10, 48, 4, 6, 1, 1, 32, 112>>(p, stream);
+        return launch_either<shape<T, 10, 48, 2, 6, 1, 1, 32, 232>, shape<T, 10, 48, 4, 4, 1, 1, 32, 112>>(p, stream);
     if (chunks <= CHUNKS_MAX && short_keys)
         return launch<shape<T, 20, 80, 1, 2, 1, 1, 40, 216>>(p, stream);
     if (chunks <= CHUNKS_MAX)
         return launch_either<shape<T, 20, 32, 1, 4, 1, 1, 40, 240>, shape<T, 20, 32, 2, 4, 1, 1, 32, 232>>(p, stream);
-    return launch<shape<T, CHUNKS_WIDE, 16, 1, 6, 2, 1, 56, 240>>(p, stream);
+    return launch<shape<T, CHUNKS_WIDE, 32, 1, 3, 2, 1, 56, 240>>(p, stream);
 }
 
 /* Windows of up to 64, of up to 128 and of more queries have blocks of as many. */

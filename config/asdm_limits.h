@@ -17,6 +17,7 @@ enum {
     ASDM_LIMIT_STEP_PLAN_BYTES = 2000 << 20, /* of their memory, those beside the one in use */
     ASDM_LIMIT_VAE_PLANS = 4,                /* kept of the decoder, and of the encoder */
     ASDM_LIMIT_PROMPTS_KEPT = 32,            /* encoded prompts that no picture uses any more */
+    ASDM_LIMIT_TIMESTEPS_KEPT = 256,         /* the same of timesteps, schedule by schedule */
     ASDM_LIMIT_KNOWN_SIZES = 32,             /* of pictures that a batch has found to fit */
     ASDM_LIMIT_FINE_PARAMETERS = 64 << 20,   /* of a UNet whose noisiest steps run in float32 beside bfloat16 */
     ASDM_LIMIT_FINE_TIMESTEP_PERCENT = 80    /* of the training timesteps: from there up */

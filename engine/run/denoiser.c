@@ -15,6 +15,13 @@ struct asdm_step_plan {
     struct asdm_plan *plan;
 };
 
+/* Timesteps that are known, and how many pictures go through them. */
+struct asdm_timesteps {
+    struct asdm_timesteps *next;
+    int first, count, holders; /* first: slot */
+    float timesteps[];
+};
+
 static void destroy_step(struct asdm_step_plan *step) {
     asdm_plan_destroy(&step->plan);
     free(step);
@@ -43,6 +50,10 @@ void asdm_denoiser_done(struct asdm_denoiser *d) {
     for (struct asdm_step_plan *step = d->steps, *next; step; step = next) {
         next = step->next;
         destroy_step(step);
+    }
+    for (struct asdm_timesteps *known = d->known_timesteps, *next; known; known = next) {
+        next = known->next;
+        free(known);
     }
     asdm_plan_destroy(&d->prompt_plan);
     asdm_plan_destroy(&d->timestep_plan);
@@ -83,29 +94,86 @@ static int whole_blocks(int count) {
     return (count + TIMESTEP_ROWS - 1) / TIMESTEP_ROWS * TIMESTEP_ROWS;
 }
 
-enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *d, const float *timesteps, int count, int *ret_first,
-                                             struct asdm_error *err) {
-    int first;
-    ASDM_TRY(slow_plan(d, ASDM_RATE_SCHEDULE, TIMESTEP_ROWS, &d->timestep_plan, err));
-    ASDM_TRY(asdm_slab_take(&d->timesteps, whole_blocks(count), &first, err));
-    for (int done = 0; done < count; done += TIMESTEP_ROWS) {
-        float block[TIMESTEP_ROWS] = {0};
-        int taken = count - done < TIMESTEP_ROWS ? count - done : TIMESTEP_ROWS;
-        memcpy(block, timesteps + done, (size_t)taken * sizeof *block);
-        asdm_plan_bind(d->timestep_plan, d->unet.timestep, block);
-        asdm_slab_bind(&d->timesteps, d->timestep_plan, first + done);
-        enum asdm_status status = asdm_plan_run(d->timestep_plan, err);
-        if (status != ASDM_OK) {
-            asdm_slab_give(&d->timesteps, first, whole_blocks(count));
-            return status;
+static void forget_timesteps(struct asdm_denoiser *d, struct asdm_timesteps *known) {
+    asdm_slab_give(&d->timesteps, known->first, whole_blocks(known->count));
+    free(known);
+}
+
+/* Forgets what was used longest ago, of those that nobody holds. */
+static void trim_timesteps(struct asdm_denoiser *d) {
+    int kept = 0;
+    for (struct asdm_timesteps **link = &d->known_timesteps; *link;) {
+        struct asdm_timesteps *known = *link;
+        if (known->holders || (kept += known->count) <= ASDM_LIMIT_TIMESTEPS_KEPT) {
+            link = &known->next;
+        } else {
+            *link = known->next;
+            forget_timesteps(d, known);
         }
     }
-    *ret_first = first;
+}
+
+/* A known one, moved to the front of the list; NULL: there is none. */
+static struct asdm_timesteps *find_timesteps(struct asdm_denoiser *d, const float *timesteps, int count) {
+    for (struct asdm_timesteps **link = &d->known_timesteps; *link; link = &(*link)->next) {
+        struct asdm_timesteps *known = *link;
+        if (known->count != count || memcmp(known->timesteps, timesteps, (size_t)count * sizeof *timesteps) != 0)
+            continue;
+        *link = known->next;
+        known->next = d->known_timesteps;
+        return d->known_timesteps = known;
+    }
+    return NULL;
+}
+
+/* Runs the timesteps' program for slots from known->first on. */
+static enum asdm_status embed_timesteps(struct asdm_denoiser *d, const struct asdm_timesteps *known,
+                                        struct asdm_error *err) {
+    for (int done = 0; done < known->count; done += TIMESTEP_ROWS) {
+        float block[TIMESTEP_ROWS] = {0};
+        int left = known->count - done, taken = left < TIMESTEP_ROWS ? left : TIMESTEP_ROWS;
+        memcpy(block, known->timesteps + done, (size_t)taken * sizeof *block);
+        asdm_plan_bind(d->timestep_plan, d->unet.timestep, block);
+        asdm_slab_bind(&d->timesteps, d->timestep_plan, known->first + done);
+        ASDM_TRY(asdm_plan_run(d->timestep_plan, err));
+    }
     return ASDM_OK;
 }
 
-void asdm_denoiser_drop_timesteps(struct asdm_denoiser *d, int first, int count) {
-    asdm_slab_give(&d->timesteps, first, whole_blocks(count));
+enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *d, const float *timesteps, int count, int *ret_first,
+                                             struct asdm_error *err) {
+    struct asdm_timesteps *known = find_timesteps(d, timesteps, count);
+    if (!known) {
+        ASDM_TRY(slow_plan(d, ASDM_RATE_SCHEDULE, TIMESTEP_ROWS, &d->timestep_plan, err));
+        known = calloc(1, sizeof *known + (size_t)count * sizeof *timesteps);
+        if (!known)
+            return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for timesteps");
+        known->count = count;
+        memcpy(known->timesteps, timesteps, (size_t)count * sizeof *timesteps);
+        enum asdm_status status = asdm_slab_take(&d->timesteps, whole_blocks(count), &known->first, err);
+        if (status != ASDM_OK) {
+            free(known);
+            return status;
+        }
+        status = embed_timesteps(d, known, err);
+        if (status != ASDM_OK) {
+            forget_timesteps(d, known);
+            return status;
+        }
+        known->next = d->known_timesteps;
+        d->known_timesteps = known;
+    }
+    known->holders++;
+    *ret_first = known->first;
+    return ASDM_OK;
+}
+
+void asdm_denoiser_drop_timesteps(struct asdm_denoiser *d, int first) {
+    struct asdm_timesteps *known = d->known_timesteps;
+    while (known->first != first)
+        known = known->next;
+    known->holders--;
+    trim_timesteps(d);
 }
 
 int asdm_denoiser_rows(int wanted) {

@@ -14,6 +14,7 @@ struct asdm_denoiser {
     struct asdm_backend *backend;
     struct asdm_weight_store *weights;
     struct asdm_slab prompts, timesteps;
+    struct asdm_timesteps *known_timesteps;        /* what is in `timesteps`; the last used first */
     struct asdm_plan *prompt_plan, *timestep_plan; /* 1 prompt; TIMESTEP_ROWS timesteps */
     struct asdm_step_plan *steps;                  /* by rows, height and width; the last used first */
     int tokens;                                    /* of a prompt: a multiple of 77 */
@@ -31,10 +32,11 @@ enum asdm_status asdm_denoiser_add_prompt(struct asdm_denoiser *denoiser, const 
                                           struct asdm_error *err);
 void asdm_denoiser_drop_prompt(struct asdm_denoiser *denoiser, int slot);
 
-/* Everything that depends on timesteps alone: *ret_first is the slot of the first, the others follow. */
+/* Everything that depends on timesteps alone: *ret_first is the slot of the first, the others follow. Who asks for the
+ * same ones shares them; each drops them once. */
 enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *denoiser, const float *timesteps, int count,
                                              int *ret_first, struct asdm_error *err);
-void asdm_denoiser_drop_timesteps(struct asdm_denoiser *denoiser, int first, int count);
+void asdm_denoiser_drop_timesteps(struct asdm_denoiser *denoiser, int first);
 
 /* A plan of so many rows, from the cache or made now, valid until the next call. Known sizes of rows are
  * asdm_denoiser_rows(). */

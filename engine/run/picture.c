@@ -34,8 +34,8 @@ int asdm_flight_chunks(const struct asdm_flight *flight) {
 void asdm_flight_drop(struct asdm_flight *flight, struct asdm_model *model, struct asdm_prompts *prompts) {
     for (int p = 0; p < ASDM_PRECISION_COUNT; p++)
         if (flight->timestep_first[p] != ASDM_NONE)
-            asdm_denoiser_drop_timesteps(model->denoisers[p][asdm_flight_chunks(flight) - 1], flight->timestep_first[p],
-                                         table_rows(flight, p));
+            asdm_denoiser_drop_timesteps(model->denoisers[p][asdm_flight_chunks(flight) - 1],
+                                         flight->timestep_first[p]);
     for (int i = 0; i < ASDM_PICTURE_PROMPTS; i++) {
         if (flight->entries[i])
             asdm_prompts_give(prompts, flight->entries[i]);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <asdm/batch.h>
+#include "asdm_limits.h"
 #include "run/internal.h"
 
 enum { SIDE = 64, PIXELS = SIDE * SIDE * 3, KINDS = 6 };
@@ -123,6 +124,51 @@ static void test_together_as_alone(void **state) {
                 fail_msg("kind %d differs, rows_max %d", kind, rows_max);
         }
     }
+}
+
+static int taken_slots(const struct asdm_slab *slab) {
+    int taken = 0;
+    for (int i = 0; i < slab->slot_count; i++)
+        taken += slab->taken[i];
+    return taken;
+}
+
+/* Pictures that go through the same timesteps share what was computed of them, together and one after the other; what
+ * nobody uses any more is kept only up to a limit. */
+static void test_timesteps_are_shared(void **state) {
+    static uint8_t pixels[1][PIXELS];
+    struct asdm_model *fresh;
+    struct asdm_model_options options = {.device = "auto", .dtype = ASDM_DTYPE_FP32};
+    struct asdm_batch *batch;
+    struct asdm_error err = {0};
+    uint64_t id;
+    (void)state;
+    check(asdm_model_open(ASDM_DEMO_MODEL, &options, &fresh, &err), &err);
+    const int steps[] = {8, 100, 120, 300};
+    for (int i = 0, kept = 0; i < 4; i++) {
+        struct asdm_request r = request_of(0);
+        r.steps = steps[i];
+        check(asdm_batch_create(fresh, &(struct asdm_batch_options){3, 0}, &batch, &err), &err);
+        for (int k = 0; k < 3; k++)
+            check(asdm_batch_submit(batch, &r, &id, &err), &err);
+        check(asdm_batch_step(batch, NULL, &err), &err);
+        const struct asdm_slab *slab = &fresh->denoisers[ASDM_PRECISION_MAIN][0]->timesteps;
+        assert_int_equal(taken_slots(slab), kept + (steps[i] + 7) / 8 * 8);
+        asdm_batch_destroy(&batch);
+        kept = taken_slots(slab);
+        assert_in_range(kept, steps[i] <= ASDM_LIMIT_TIMESTEPS_KEPT ? steps[i] : 0, ASDM_LIMIT_TIMESTEPS_KEPT);
+        check(asdm_batch_create(fresh, &(struct asdm_batch_options){1, 0}, &batch, &err), &err);
+        check(asdm_batch_submit(batch, &r, &id, &err), &err);
+        if (i == 0) /* those that were kept do as well */
+            run_all(batch, 1, pixels);
+        else
+            check(asdm_batch_step(batch, NULL, &err), &err);
+        assert_int_equal(taken_slots(slab),
+                         steps[i] <= ASDM_LIMIT_TIMESTEPS_KEPT ? kept : kept + (steps[i] + 7) / 8 * 8);
+        asdm_batch_destroy(&batch);
+        kept = taken_slots(slab);
+    }
+    asdm_model_close(&fresh);
 }
 
 /* Where the mask keeps the init image, its own pixels are in the picture; elsewhere the picture is another. */
@@ -350,7 +396,7 @@ int main(void) {
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_huge_is_refused),
         cmocka_unit_test(test_strength_zero),           cmocka_unit_test(test_mask),
         cmocka_unit_test(test_prompt_syntax),           cmocka_unit_test(test_device_memory),
-        cmocka_unit_test(test_pixels_to_bytes),
+        cmocka_unit_test(test_pixels_to_bytes),         cmocka_unit_test(test_timesteps_are_shared),
     };
     return cmocka_run_group_tests(tests, open_demo, close_demo);
 }

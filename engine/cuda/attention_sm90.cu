@@ -168,17 +168,6 @@ PRODUCTS(128, SM90_R8_7, 64, 65, 66, 67, 68, 69, 70, D64(0))
 PRODUCTS(136, SM90_R8_7 R4(64, 65, 66, 67), 68, 69, 70, 71, 72, 73, 74, D64(0), D4(16))
 PRODUCTS(168, SM90_R8_9 R4(80, 81, 82, 83), 84, 85, 86, 87, 88, 89, 90, D64(0), D16(4), D4(20))
 
-/* An unswizzled tile: bytes from one core matrix to the next along the depth (leading) and across it (stride). */
-__device__ __forceinline__ uint64_t descriptor(uint32_t smem, uint32_t leading, uint32_t stride) {
-    return (uint64_t)(smem >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32;
-}
-
-/* Blocks of `chunks` chunks, swizzled as wide as they are: depth contiguous, or (leading: from one block to the next)
- * columns. */
-__device__ __forceinline__ uint64_t swizzled(uint32_t smem, uint32_t leading, int chunks) {
-    return descriptor(smem, leading, chunks * 128) | (uint64_t)(chunks == 8 ? 1 : chunks == 4 ? 2 : 3) << 62;
-}
-
 /* ---- copies */
 
 __device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool inside) {
@@ -193,20 +182,16 @@ template <int n> __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-/* Chunks that a row's threads copy at once: few enough for 16 (WARPGROUP / 8) of them to go round, and so many that
- * little of a row's neighbourhood is read twice. */
-template <int CHUNKS> constexpr int part_of = CHUNKS % 16 == 0 ? 16 : CHUNKS % 8 == 0 ? 8 : 5;
-
 /* ROWS tokens, from(i) the first chunk of the i-th (those from `valid` on are zeros), of CHUNKS chunks (those from
  * `present` on are zeros), by the copying warpgroup. Eight neighbouring threads write the 128 bytes of a core matrix.
  */
 template <class T, int ROWS, int CHUNKS, class F>
 __device__ __forceinline__ void copy_tile(uint32_t dst, int valid, int present, const F &from) {
-    constexpr int PART = part_of<CHUNKS>, STEP = WARPGROUP / 8 / PART * 8; /* STEP: rows at once */
+    constexpr int PART = 5, STEP = WARPGROUP / 8 / PART * 8; /* chunks that a row's threads copy, rows at once */
     static_assert(CHUNKS % PART == 0 && ROWS % 8 == 0, "");
     const int thread = threadIdx.x, chunk = thread / 8 % PART, first = thread / 8 / PART * 8 + thread % 8;
     dst += (uint32_t)(chunk * ROWS + first) * 16;
-    if (WARPGROUP / 8 % PART && first >= STEP)
+    if (first >= STEP)
         return;                     /* threads of which there are too few for a row */
 #pragma unroll(CHUNKS > 16 ? 1 : 4) /* the copying threads have few registers */
     for (int i = 0; i < (ROWS + STEP - 1) / STEP; i++) {
@@ -438,14 +423,15 @@ template <class S> __device__ __forceinline__ uint64_t load_query(const argument
     copy_wait<0>();
     sm90_fence_async();
     sm90_bar_sync(1 + group, WARPGROUP);
-    return descriptor(dst, S::Q_CHUNK_BYTES, 128);
+    return sm90_descriptor_plain(dst, S::Q_CHUNK_BYTES, 128);
 }
 
 /* s = q k', from the I-th 16 channels on. */
 template <class S, int I = 0> __device__ __forceinline__ void scores(float (&s)[S::S_COUNT], uint64_t q, uint32_t k) {
     constexpr block b = block_of(2 * I, S::K_CHUNKS);
-    const uint64_t keys = S::ENGINE ? swizzled(k + b.first * S::CHUNK_BYTES, 16, b.chunks) + (2 * I - b.first)
-                                    : descriptor(k, S::CHUNK_BYTES, 128) + I * (2 * S::CHUNK_BYTES >> 4);
+    const uint64_t keys =
+        S::ENGINE ? sm90_descriptor_swizzled(k + b.first * S::CHUNK_BYTES, 16, b.chunks * 16) + (2 * I - b.first)
+                  : sm90_descriptor_plain(k, S::CHUNK_BYTES, 128) + I * (2 * S::CHUNK_BYTES >> 4);
     product<S::BF16, S::KEYS>::template shared<0>(s, q + I * (2 * S::Q_CHUNK_BYTES >> 4), keys, I > 0);
     if constexpr (I + 1 < S::K_STEPS)
         scores<S, I + 1>(s, q, k);
@@ -459,9 +445,9 @@ __device__ __forceinline__ void accumulate_columns(float *o, const uint32_t *p, 
     constexpr int alike = left / width * width, most = S::ENGINE ? COLUMNS_MAX / CHUNK : left;
     constexpr int chunks = alike < most ? alike : most, columns = (chunks + (chunks == left)) * CHUNK;
     const uint32_t at = v + FIRST * S::CHUNK_BYTES; /* columns are contiguous */
-    const uint64_t values =
-        (S::ENGINE ? swizzled(at, width * S::CHUNK_BYTES, width) : descriptor(at, 128, S::CHUNK_BYTES)) +
-        i * (width * 256 >> 4);
+    const uint64_t values = (S::ENGINE ? sm90_descriptor_swizzled(at, width * S::CHUNK_BYTES, width * 16)
+                                       : sm90_descriptor_plain(at, 128, S::CHUNK_BYTES)) +
+                            i * (width * 256 >> 4);
     product<S::BF16, columns>::template registers<1>(o + FIRST * 4, p, values, 1);
     if constexpr (chunks < left)
         accumulate_columns<S, FIRST + chunks>(o, p, v, i);
@@ -657,10 +643,7 @@ bool encode(CUtensorMap *ret, const struct cuda_attention *p, const void *x, int
     const uint64_t dims[4] = {(uint64_t)p->head_dim, (uint64_t)p->keys, (uint64_t)p->heads, 1u << 16};
     const uint64_t strides[3] = {2 * (uint64_t)stride, 2 * dims[0], 2 * (uint64_t)stride * dims[1]};
     const uint32_t box[4] = {(uint32_t)(chunks * CHUNK), S::KEYS, 1, 1};
-    return sm90_encode_tiled(ret, S::BF16, 4, x, dims, strides, box,
-                             chunks == 8   ? CU_TENSOR_MAP_SWIZZLE_128B
-                             : chunks == 4 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                           : CU_TENSOR_MAP_SWIZZLE_32B);
+    return sm90_encode_tiled(ret, S::BF16, 4, x, dims, strides, box, sm90_swizzle_of(chunks * 16));
 }
 
 /* Of the first block and of the last. */

@@ -469,9 +469,7 @@ bool encode_ends(const struct cuda_product *p, const choice &c, work *w) {
     const int channels = block_channels(c.width, p->geglu);
     const uint32_t box[2] = {(uint32_t)channels, HALF};
     const bool bf16 = p->dtype == CUDA_BF16;
-    const CUtensorMapSwizzle swizzle = channels == 64   ? CU_TENSOR_MAP_SWIZZLE_128B
-                                       : channels == 32 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                                        : CU_TENSOR_MAP_SWIZZLE_32B;
+    const CUtensorMapSwizzle swizzle = sm90_swizzle_of(2 * channels);
     return sm90_encode_tiled(&w->to, bf16, 2, p->y, dims, strides, box, swizzle) &&
            (!p->residual || sm90_encode_tiled(&w->from, bf16, 2, p->residual, dims, strides, box, swizzle));
 }

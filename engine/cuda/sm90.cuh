@@ -141,10 +141,24 @@ SM90_INLINE void sm90_fence_async() {
 
 /* ---- wgmma */
 
-/* A K-major tile of 16-bit values with 128-byte swizzle: rows of 64 values (128 bytes), groups of 8 rows 1024 bytes
- * apart, 1024-byte aligned. The next 16 values along K: + 2. */
+/* What a wgmma is told of an operand's tile in shared memory. Unswizzled: of core matrices, 8 rows of 16 bytes in a
+ * row; bytes from one to the next along the depth (leading) and across it (stride). */
+SM90_INLINE uint64_t sm90_descriptor_plain(uint32_t smem, uint32_t leading, uint32_t stride) {
+    return (uint64_t)(smem >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32;
+}
+
+/* Blocks of rows of 128, 64 or 32 bytes, swizzled as wide as they are (sm90_swizzle_of) and aligned to 8 of them.
+ * Either the depth is contiguous, or what is across it: then `leading` is from one block to the next. */
+SM90_INLINE uint64_t sm90_descriptor_swizzled(uint32_t smem, uint32_t leading, int row_bytes) {
+    return sm90_descriptor_plain(smem, leading, 8 * row_bytes) | (uint64_t)(row_bytes == 128  ? 1
+                                                                            : row_bytes == 64 ? 2
+                                                                                              : 3)
+                                                                     << 62;
+}
+
+/* A K-major tile of rows of 64 16-bit values. The next 16 values along K: + 2. */
 SM90_INLINE uint64_t sm90_descriptor(uint32_t smem) {
-    return (uint64_t)((smem & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+    return sm90_descriptor_swizzled(smem & 0x3FFFF, 16, 128);
 }
 
 SM90_INLINE void sm90_wgmma_fence() {
@@ -292,6 +306,13 @@ static inline void *sm90_driver_function(const char *name) {
         found != cudaDriverEntryPointSuccess)
         return nullptr;
     return function;
+}
+
+/* The copy engine's swizzle of rows of 128, 64 or 32 bytes. */
+static inline CUtensorMapSwizzle sm90_swizzle_of(int row_bytes) {
+    return row_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+           : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                             : CU_TENSOR_MAP_SWIZZLE_32B;
 }
 
 /* A tensor of `rank` (2 to 5) dimensions, innermost first; `strides` in bytes of dimensions 1 and up; `box` elements of

@@ -113,17 +113,18 @@ static void trim_timesteps(struct asdm_denoiser *d) {
     }
 }
 
-/* A known one, moved to the front of the list; NULL: there is none. */
-static struct asdm_timesteps *find_timesteps(struct asdm_denoiser *d, const float *timesteps, int count) {
+/* Whether they are known; then they move to the front of the list. */
+static bool find_timesteps(struct asdm_denoiser *d, const float *timesteps, int count) {
     for (struct asdm_timesteps **link = &d->known_timesteps; *link; link = &(*link)->next) {
         struct asdm_timesteps *known = *link;
         if (known->count != count || memcmp(known->timesteps, timesteps, (size_t)count * sizeof *timesteps) != 0)
             continue;
         *link = known->next;
         known->next = d->known_timesteps;
-        return d->known_timesteps = known;
+        d->known_timesteps = known;
+        return true;
     }
-    return NULL;
+    return false;
 }
 
 /* Runs the timesteps' program for slots from known->first on. */
@@ -140,31 +141,34 @@ static enum asdm_status embed_timesteps(struct asdm_denoiser *d, const struct as
     return ASDM_OK;
 }
 
+/* Computes what is to be known of them; at the front of the list. */
+static enum asdm_status learn_timesteps(struct asdm_denoiser *d, const float *timesteps, int count,
+                                        struct asdm_error *err) {
+    int first;
+    ASDM_TRY(slow_plan(d, ASDM_RATE_SCHEDULE, TIMESTEP_ROWS, &d->timestep_plan, err));
+    ASDM_TRY(asdm_slab_take(&d->timesteps, whole_blocks(count), &first, err));
+    struct asdm_timesteps *known = malloc(sizeof *known + (size_t)count * sizeof *timesteps);
+    if (!known) {
+        asdm_slab_give(&d->timesteps, first, whole_blocks(count));
+        return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for timesteps");
+    }
+    *known = (struct asdm_timesteps){d->known_timesteps, first, count, 0};
+    memcpy(known->timesteps, timesteps, (size_t)count * sizeof *timesteps);
+    enum asdm_status status = embed_timesteps(d, known, err);
+    if (status != ASDM_OK) {
+        forget_timesteps(d, known);
+        return status;
+    }
+    d->known_timesteps = known;
+    return ASDM_OK;
+}
+
 enum asdm_status asdm_denoiser_add_timesteps(struct asdm_denoiser *d, const float *timesteps, int count, int *ret_first,
                                              struct asdm_error *err) {
-    struct asdm_timesteps *known = find_timesteps(d, timesteps, count);
-    if (!known) {
-        ASDM_TRY(slow_plan(d, ASDM_RATE_SCHEDULE, TIMESTEP_ROWS, &d->timestep_plan, err));
-        known = calloc(1, sizeof *known + (size_t)count * sizeof *timesteps);
-        if (!known)
-            return asdm_fail(err, ASDM_ERR_MEMORY, "no memory for timesteps");
-        known->count = count;
-        memcpy(known->timesteps, timesteps, (size_t)count * sizeof *timesteps);
-        enum asdm_status status = asdm_slab_take(&d->timesteps, whole_blocks(count), &known->first, err);
-        if (status != ASDM_OK) {
-            free(known);
-            return status;
-        }
-        status = embed_timesteps(d, known, err);
-        if (status != ASDM_OK) {
-            forget_timesteps(d, known);
-            return status;
-        }
-        known->next = d->known_timesteps;
-        d->known_timesteps = known;
-    }
-    known->holders++;
-    *ret_first = known->first;
+    if (!find_timesteps(d, timesteps, count))
+        ASDM_TRY(learn_timesteps(d, timesteps, count, err));
+    d->known_timesteps->holders++;
+    *ret_first = d->known_timesteps->first;
     return ASDM_OK;
 }
 
